@@ -1,0 +1,69 @@
+//! `AmbientAgentConfig`: how one run differs from its environment (oz-api.md 1.3). Unknown fields are tolerated.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What a run asks for. Every field may be absent; the environment's or the plane's default holds then.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AgentConfig {
+    /// A label to filter by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The model asked for; the endpoint's own without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_id: Option<String>,
+    /// Put before the provider's own system prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_prompt: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment_id: Option<String>,
+    /// Must equal a worker's id exactly; any worker without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker_host: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub harness: Option<RunHarness>,
+    /// Accepted, without effect in this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub computer_use_enabled: Option<bool>,
+    /// Accepted, without effect in this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_minutes: Option<u32>,
+    /// Not supported in this version: answered with 422 unless absent or empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub mcp_servers: Option<Value>,
+    /// Not supported in this version: answered with 422 unless absent or empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skill_spec: Option<String>,
+    /// Not supported in this version: answered with 422 unless absent or empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skills: Option<Vec<String>>,
+    /// Not supported in this version: answered with 422 unless absent or empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub harness_auth_secrets: Option<Value>,
+    /// Not supported in this version: answered with 422 unless absent or empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub inference_providers: Option<Value>,
+    /// Not supported in this version: answered with 422 unless absent or empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<Object>>))]
+    pub memory_stores: Option<Value>,
+}
+
+/// Which provider a run asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RunHarness {
+    /// `agent` or `command`; `oz` or absent: the environment's, else `agent`.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Wins over `config.model_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_id: Option<String>,
+    /// Accepted, without effect in this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning_level: Option<String>,
+}
