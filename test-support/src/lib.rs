@@ -1,1 +1,13 @@
-//! Not yet.
+//! What tests need of the world around Ozma: a database, a worker, a model, a broken network, an image.
+//! Only ever a dev-dependency. Helpers panic with a sentence where a program would return an error:
+//! a panic is how a test reports.
+
+pub mod image;
+pub mod model;
+pub mod postgres;
+pub mod process;
+pub mod proxy;
+pub mod repo;
+mod task;
+pub mod wait;
+pub mod worker;
