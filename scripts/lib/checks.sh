@@ -74,7 +74,7 @@ sum_of() {
 # leftovers: everything on the engine that a run or a test of ours makes, one line each.
 leftovers() {
     local label
-    for label in ozma.test ozma.worker ozma.run; do
+    for label in ozma.test ozma.worker ozma.sidecar; do
         docker ps --all --filter "label=$label" --format 'container {{.Names}} ({{.Image}}, {{.Status}})'
         docker network ls --filter "label=$label" --format 'network {{.Name}}'
         docker volume ls --filter "label=$label" --format 'volume {{.Name}}'
@@ -83,6 +83,10 @@ leftovers() {
 
 nothing_left_behind() {
     local left
+    # The worker keeps its sidecar's volume, one for each image, for whoever comes next. What the tests made of
+    # it goes; one that was there before, or that somebody uses, stays.
+    leftovers | comm -13 "$1" - | sed -n 's/^volume \(ozma-sidecar-.*\)/\1/p' |
+        xargs --no-run-if-empty docker volume rm >/dev/null || true
     left=$(leftovers | comm -13 "$1" -)
     [[ -z $left ]] || {
         warn "left behind:"

@@ -16,8 +16,8 @@ is_made_from() {
 
 image_exists() { docker image inspect "$1" >/dev/null 2>&1; }
 
-# digest_of FILE…: one digest over names and contents; folders count with everything in them.
-digest_of() { find "$@" -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c 1-64; }
+# digest_of FILE…: one digest over the contents; folders count with everything in them.
+digest_of() { find "$@" -type f -print0 | sort -z | xargs -0 cat | sha256sum | cut -c 1-64; }
 
 # import_image FOLDER NAME CHANGE…: an image of one layer from a folder, everything owned by root.
 import_image() {
@@ -36,6 +36,33 @@ put_busybox() {
     for applet in $(/bin/busybox --list); do
         [[ $applet == busybox ]] || ln -sf busybox "$folder/bin/$applet"
     done
+}
+
+# make_sidecar_image: from scratch, the static binary and what a stock worker needs besides (a shell, tar, root's
+# line in /etc/passwd, /entrypoint.sh). Our worker mounts a volume filled from /agent; a stock one copies the whole
+# root, so the binary has a second name there.
+make_sidecar_image() {
+    local digest folder
+    digest=$(digest_of "$SIDECAR" compose/sidecar scripts/lib/images.sh) || return 1
+    is_made_from "$SIDECAR_IMAGE" "$digest" && return 0
+    say "making the sidecar's image"
+    folder=$(mktemp -d)
+    mkdir -p "$folder"/{agent,bin,etc,tmp}
+    install -m 755 "$SIDECAR" "$folder/agent/ozma-sidecar"
+    ln "$folder/agent/ozma-sidecar" "$folder/ozma-sidecar"
+    install -m 755 compose/sidecar/entrypoint.sh "$folder/entrypoint.sh"
+    install -m 644 compose/sidecar/passwd "$folder/etc/passwd"
+    if is_static /bin/busybox; then
+        install -m 755 /bin/busybox "$folder/bin/busybox"
+        ln -s busybox "$folder/bin/sh"
+        ln -s busybox "$folder/bin/tar"
+    else
+        warn "no static busybox: the sidecar's image will not do for stock workers"
+    fi
+    import_image "$folder" "$SIDECAR_IMAGE" "LABEL $DIGEST_LABEL=$digest" 'ENTRYPOINT ["/entrypoint.sh"]'
+    local made=$?
+    rm -rf "$folder"
+    return "$made"
 }
 
 # make_base_image: git and a shell to work with, from wherever this machine gets Debian.
