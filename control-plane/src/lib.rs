@@ -1,1 +1,24 @@
-//! Not yet.
+//! The control plane: API, dispatch and storage. `http` and `link` call `runs`, `dispatch` and `feed`, and those
+//! the store; the store knows no HTTP, HTTP no SQL, and nothing here knows containers.
+
+pub mod app;
+pub mod config;
+pub mod core;
+pub mod counters;
+pub mod dispatch;
+pub mod environments;
+pub mod feed;
+mod http;
+mod keys;
+pub mod link;
+pub mod metrics;
+pub mod reaper;
+pub mod reports;
+pub mod runs;
+pub mod scope;
+pub mod sealing;
+pub mod store;
+pub mod wake;
+
+pub use app::Plane;
+pub use config::{Config, ConfigError, Tenancy};

@@ -21,8 +21,6 @@ pub struct WorkerView {
     /// Executions it can run at once; absent for a stock worker, which does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub free: Option<u32>,
     #[serde(default)]
     pub draining: bool,
     pub connected_at: Timestamp,

@@ -1,0 +1,129 @@
+//! From a stored run to the SDKs' `RunItem`.
+
+use protocol::{
+    api::{
+        artifacts::{ArtifactItem, FileData, PullRequestData},
+        config::AgentConfig,
+        runs::{FailedAttempt, RunItem, StatusMessage},
+        time::Timestamp,
+    },
+    failure::FailureReason,
+    run::RunState,
+};
+
+use crate::{
+    http::error::ApiError,
+    runs::{Attempt, Run, StoredArtifact},
+};
+
+pub(super) fn item(
+    run: Run,
+    artifacts: Vec<StoredArtifact>,
+    attempts: Vec<Attempt>,
+    now: i64,
+) -> Result<RunItem, ApiError> {
+    let config: AgentConfig = serde_json::from_str(&run.config).map_err(|error| {
+        ApiError::Internal(anyhow::Error::new(error).context("read a run's config"))
+    })?;
+    let status_message = status_message(&run);
+    Ok(RunItem {
+        task_id: run.id.clone(),
+        run_id: run.id,
+        title: run.title,
+        state: run.state,
+        prompt: run.prompt,
+        created_at: Timestamp(run.created_at),
+        updated_at: Timestamp(run.updated_at),
+        started_at: run.started_at.map(Timestamp),
+        status_message,
+        agent_config: Some(config),
+        artifacts: artifacts.into_iter().filter_map(artifact_item).collect(),
+        parent_run_id: run.parent_run_id,
+        metadata: (!run.metadata.is_empty()).then_some(run.metadata),
+        source: Some(run.source),
+        execution_location: Some("REMOTE".to_owned()),
+        is_sandbox_running: Some(run.state == RunState::Inprogress),
+        is_run_type_cancellable: Some(true),
+        run_time: run.started_at.map(|from| duration(run.ended_at.unwrap_or(now) - from)),
+        attempt: run.attempt,
+        cancelling: run.cancelling,
+        phases: run.phases,
+        exit_code: run.exit_code,
+        peak_memory_bytes: run.peak_memory_bytes,
+        execution_id: run.execution_id,
+        worker_host: run.worker_id.map(String::from),
+        attempts: attempts.into_iter().filter_map(failed).collect(),
+    })
+}
+
+/// The answer of a run that went well, and why another did not.
+fn status_message(run: &Run) -> Option<StatusMessage> {
+    let failed = matches!(run.state, RunState::Failed | RunState::Error);
+    let message = match run.state {
+        RunState::Succeeded => run.answer.clone().or_else(|| run.message.clone()),
+        _ => run.message.clone().or_else(|| run.reason.map(|reason| reason.to_string())),
+    };
+    Some(StatusMessage {
+        message: message?,
+        error_code: run.reason.filter(|_| failed).map(|reason| reason.error_code().to_owned()),
+        retryable: run.reason.filter(|_| failed).map(FailureReason::retryable),
+    })
+}
+
+fn failed(attempt: Attempt) -> Option<FailedAttempt> {
+    Some(FailedAttempt {
+        attempt: attempt.attempt,
+        reason: attempt.reason?.to_string(),
+        message: attempt.message.unwrap_or_default(),
+        execution_id: Some(attempt.execution_id),
+    })
+}
+
+/// `None` for a type the SDKs do not know.
+pub(in crate::http) fn artifact_item(stored: StoredArtifact) -> Option<ArtifactItem> {
+    let created_at = Timestamp(stored.created_at);
+    let artifact = stored.artifact;
+    match artifact.artifact_type.as_str() {
+        "FILE" => {
+            let filename = artifact.filename.unwrap_or_else(|| "artifact".to_owned());
+            let data = FileData {
+                artifact_uid: artifact.artifact_uid,
+                filepath: artifact.filepath.unwrap_or_else(|| filename.clone()),
+                filename,
+                mime_type: artifact
+                    .mime_type
+                    .unwrap_or_else(|| "application/octet-stream".to_owned()),
+                description: artifact.description,
+                size_bytes: artifact.size_bytes,
+            };
+            Some(ArtifactItem::File { created_at, data })
+        }
+        "PULL_REQUEST" => {
+            let data =
+                PullRequestData { url: artifact.url?, branch: artifact.branch.unwrap_or_default() };
+            Some(ArtifactItem::PullRequest { created_at, data })
+        }
+        _ => None,
+    }
+}
+
+/// An ISO 8601 duration: `PT1H2M3.456S`.
+fn duration(ms: i64) -> String {
+    let ms = ms.max(0);
+    let (hours, minutes) = (ms / 3_600_000, ms / 60_000 % 60);
+    let (seconds, milli) = (ms / 1_000 % 60, ms % 1_000);
+    let part = |n: i64, unit: &str| if n == 0 { String::new() } else { format!("{n}{unit}") };
+    format!("PT{}{}{seconds}.{milli:03}S", part(hours, "H"), part(minutes, "M"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_time_is_an_iso_duration() {
+        assert_eq!(duration(150_500), "PT2M30.500S");
+        assert_eq!(duration(3_600_000), "PT1H0.000S");
+        assert_eq!(duration(-1), "PT0.000S");
+    }
+}
