@@ -1,0 +1,149 @@
+//! Where executions run. An enum over what there is; it knows containers and processes, nothing of the plane.
+//! Every method may be called again after a restart, for an execution that an earlier life began.
+
+mod direct;
+mod docker;
+
+use protocol::{failure::FailureReason, ids::ExecutionId, spec::RunSpec};
+use tokio::io::AsyncBufRead;
+
+pub(crate) use self::docker::{connect, network::pool};
+use self::{direct::Direct, docker::Docker};
+use crate::{
+    config::{self, Config},
+    executions::Held,
+    home::{Home, Record},
+};
+
+/// Why something could not be done, by its place in the closed list.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    pub(crate) reason: FailureReason,
+    /// For people, with its cause.
+    pub(crate) message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(reason: FailureReason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// How a container or process ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// As a shell would give it, signals as 128 + n; `None` where nobody was there to see.
+    pub(crate) exit_code: Option<i32>,
+    /// The kernel killed one of its processes for the memory limit.
+    pub(crate) oom_killed: bool,
+    /// False: there never was one, or it was never started.
+    pub(crate) began: bool,
+}
+
+/// The sidecar's journal, read after the end.
+pub(crate) type Journal = Box<dyn AsyncBufRead + Send + Unpin>;
+
+pub(crate) enum Backend {
+    Docker(Box<Docker>),
+    Direct(Direct),
+}
+
+impl Backend {
+    /// # Errors
+    /// The engine does not answer, or the sidecar's binary is not there.
+    pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
+        Ok(match config.backend {
+            config::Backend::Docker => Self::Docker(Box::new(Docker::open(config).await?)),
+            config::Backend::Direct => Self::Direct(Direct::open(config)?),
+        })
+    }
+
+    /// Has the image and whatever else can be shared between runs. May be dropped at any point.
+    pub(crate) async fn prepare(&self, spec: &RunSpec, held: &Held) -> Result<(), Failure> {
+        match self {
+            Self::Docker(docker) => docker.prepare(spec, held).await,
+            Self::Direct(_) => Ok(()),
+        }
+    }
+
+    /// Starts the sidecar. Is not to be dropped half way: what it made would not be known.
+    pub(crate) async fn start(&self, spec: &RunSpec, home: &Home) -> Result<(), Failure> {
+        match self {
+            Self::Docker(docker) => docker.start(spec, home).await,
+            Self::Direct(direct) => direct.start(spec, home),
+        }
+    }
+
+    /// Waits for the end. An end long past is told at once. May be dropped and asked again.
+    pub(crate) async fn ended(&self, home: &Home, id: &ExecutionId) -> Result<Ended, Failure> {
+        match self {
+            Self::Docker(docker) => docker.ended(id).await,
+            Self::Direct(_) => Direct::ended(home).await,
+        }
+    }
+
+    /// What the sidecar left unacknowledged; `None` where there is nothing to read.
+    pub(crate) async fn journal(&self, home: &Home, id: &ExecutionId) -> Option<Journal> {
+        match self {
+            Self::Docker(docker) => docker.journal(id).await,
+            Self::Direct(_) => Direct::journal(home),
+        }
+    }
+
+    /// Ends every process of it, now. What does not run is left alone.
+    pub(crate) async fn kill(&self, home: &Home, id: &ExecutionId) {
+        match self {
+            Self::Docker(docker) => docker.kill(id).await,
+            Self::Direct(_) => Direct::kill(home),
+        }
+    }
+
+    /// Removes everything of it but the home. What is gone already is removed.
+    pub(crate) async fn remove(&self, home: &Home, id: &ExecutionId) -> Result<(), Failure> {
+        match self {
+            Self::Docker(docker) => docker.remove(id).await,
+            Self::Direct(_) => {
+                Direct::kill(home);
+                Ok(())
+            }
+        }
+    }
+
+    /// Every execution that this worker has something of in the engine.
+    pub(crate) async fn leftovers(&self) -> anyhow::Result<Vec<ExecutionId>> {
+        match self {
+            Self::Docker(docker) => docker.leftovers().await,
+            Self::Direct(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Mode of an execution's folder.
+    pub(crate) fn home_mode(&self) -> u32 {
+        match self {
+            Self::Docker(_) => 0o700,
+            Self::Direct(_) => Direct::home_mode(),
+        }
+    }
+
+    /// The memory limit a run gets, in bytes.
+    pub(crate) fn memory_bytes(&self, spec: &RunSpec) -> Option<u64> {
+        match self {
+            Self::Docker(docker) => docker.shape(spec).memory_bytes,
+            Self::Direct(_) => None,
+        }
+    }
+}
+
+impl Record {
+    pub(crate) fn new(spec: &RunSpec, backend: &Backend, begun_ms: i64) -> Self {
+        Self {
+            run_id: spec.run_id.clone(),
+            execution_id: spec.execution_id.clone(),
+            tenant_id: spec.tenant_id.clone(),
+            run_secs: spec.timeouts.run_secs,
+            begun_ms,
+            memory_bytes: backend.memory_bytes(spec),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What an execution's container is made of: few capabilities, no new privileges, limits, no mounts of the host
+//! but the sidecar's socket. Nothing secret stands in it; the assignment comes over the socket.
+
+use std::collections::HashMap;
+
+use bollard::{
+    models::{
+        ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
+        MountVolumeOptions, SystemInfo,
+    },
+    query_parameters::CreateContainerOptionsBuilder,
+};
+use protocol::{
+    failure::FailureReason,
+    ids::ExecutionId,
+    sidecar::{SIDECAR_BINARY, SIDECAR_MOUNT, SOCKET_PATH},
+    spec::RunSpec,
+};
+
+use super::{Docker, Failure, failure, name};
+use crate::home::Home;
+
+/// What set-up commands need to install packages as root, and the sidecar to drop to the agent's user
+/// (`SETPCAP` empties the bounding set) and to end its processes.
+const CAPABILITIES: [&str; 7] =
+    ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETPCAP", "SETUID"];
+
+/// Folder of the socket inside the container.
+const SOCKET_FOLDER: &str = "/run/ozma";
+
+/// Where the engine keeps what the sidecar prints, for people who look after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LogDriver {
+    /// Bounded to one file of a megabyte.
+    Local,
+    None,
+}
+
+impl LogDriver {
+    pub(super) fn of(info: &SystemInfo) -> Self {
+        let drivers = info.plugins.as_ref().and_then(|plugins| plugins.log.as_ref());
+        match drivers {
+            Some(drivers) if drivers.iter().any(|driver| driver == "local") => Self::Local,
+            _ => Self::None,
+        }
+    }
+
+    fn config(self) -> HostConfigLogConfig {
+        match self {
+            Self::Local => HostConfigLogConfig {
+                typ: Some("local".to_owned()),
+                config: Some(HashMap::from([
+                    ("max-size".to_owned(), "1m".to_owned()),
+                    ("max-file".to_owned(), "1".to_owned()),
+                    // The engine refuses to compress a single file.
+                    ("compress".to_owned(), "false".to_owned()),
+                ])),
+            },
+            Self::None => HostConfigLogConfig { typ: Some("none".to_owned()), config: None },
+        }
+    }
+}
+
+impl Docker {
+    pub(super) fn container(
+        &self,
+        spec: &RunSpec,
+        home: &Home,
+        volume: &str,
+        network: String,
+    ) -> ContainerCreateBody {
+        let shape = self.shape(spec);
+        let memory = shape.memory_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+        let host = HostConfig {
+            mounts: Some(vec![
+                Mount {
+                    typ: Some(MountType::VOLUME),
+                    source: Some(volume.to_owned()),
+                    target: Some(SIDECAR_MOUNT.to_owned()),
+                    read_only: Some(true),
+                    // Nothing of the task image may get into the shared volume.
+                    volume_options: Some(MountVolumeOptions {
+                        no_copy: Some(true),
+                        ..MountVolumeOptions::default()
+                    }),
+                    ..Mount::default()
+                },
+                Mount {
+                    typ: Some(MountType::BIND),
+                    source: Some(home.sock().to_string_lossy().into_owned()),
+                    target: Some(SOCKET_FOLDER.to_owned()),
+                    // One can still connect to a socket there, but not replace it.
+                    read_only: Some(true),
+                    ..Mount::default()
+                },
+            ]),
+            network_mode: Some(network),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
+            security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
+            memory,
+            // The same number: no swap beyond it.
+            memory_swap: memory,
+            nano_cpus: shape.cpu_millis.map(|millis| i64::from(millis) * 1_000_000),
+            pids_limit: shape.pids.map(i64::from),
+            log_config: Some(self.log_driver.config()),
+            runtime: self.runtime.clone(),
+            ipc_mode: Some("private".to_owned()),
+            ..HostConfig::default()
+        };
+        ContainerCreateBody {
+            image: Some(spec.image.clone()),
+            // Given, so that the image's own does not run.
+            entrypoint: Some(vec![SIDECAR_BINARY.to_owned()]),
+            cmd: Some(vec!["supervise".to_owned()]),
+            // By number: the image may know no users, or name another one.
+            user: Some("0:0".to_owned()),
+            env: Some(vec![format!("OZMA_SOCKET={SOCKET_PATH}")]),
+            labels: Some(self.labels(spec)),
+            healthcheck: Some(HealthConfig {
+                test: Some(vec!["NONE".to_owned()]),
+                ..HealthConfig::default()
+            }),
+            host_config: Some(host),
+            ..ContainerCreateBody::default()
+        }
+    }
+
+    pub(super) async fn create_container(
+        &self,
+        id: &ExecutionId,
+        body: ContainerCreateBody,
+    ) -> Result<(), Failure> {
+        let options = CreateContainerOptionsBuilder::new().name(&name(id)).build();
+        let created = self.client.create_container(Some(options), body).await;
+        created.map(|_| ()).map_err(|error| {
+            failure(FailureReason::ContainerCreate, "create the container", &error)
+        })
+    }
+
+    pub(super) async fn start_container(&self, id: &ExecutionId) -> Result<(), Failure> {
+        let started = self.client.start_container(&name(id), None).await;
+        started
+            .map_err(|error| failure(FailureReason::ContainerStart, "start the container", &error))
+    }
+}

@@ -1,0 +1,140 @@
+//! Having an image: there already, or pulled, by policy. A pull's progress becomes events, about one a second.
+
+use std::{collections::HashMap, time::Duration};
+
+use bollard::{models::CreateImageInfo, query_parameters::CreateImageOptionsBuilder};
+use futures_util::StreamExt;
+use protocol::{event::Event, failure::FailureReason};
+use tokio::time::Instant;
+
+use super::{Docker, Failure, failure, status};
+use crate::{config::PullPolicy, executions::Held};
+
+/// Between two progress events of one run.
+const SAY_EVERY: Duration = Duration::from_secs(1);
+
+/// Layers followed in one pull; an image with more shows the progress of these.
+const MAX_LAYERS: usize = 256;
+
+impl Docker {
+    /// The id of `image`, pulled if the policy says so; fails for `reason`. Progress goes to `held`.
+    pub(super) async fn image(
+        &self,
+        image: &str,
+        reason: FailureReason,
+        held: Option<&Held>,
+    ) -> Result<String, Failure> {
+        let present = self.image_id(image, reason).await?;
+        // A sidecar image is made beside the worker as often as it is pulled: never pulled twice.
+        let always = self.pull_policy == PullPolicy::Always && reason == FailureReason::ImagePull;
+        match present {
+            Some(id) if !always => return Ok(id),
+            None if self.pull_policy == PullPolicy::Never => {
+                let message = format!("image {image} is not present and pull_policy is \"never\"");
+                return Err(Failure::new(reason, message));
+            }
+            _ => self.pull(image, reason, held).await?,
+        }
+        self.image_id(image, reason).await?.ok_or_else(|| {
+            Failure::new(reason, format!("image {image} was pulled and is not there"))
+        })
+    }
+
+    async fn image_id(
+        &self,
+        image: &str,
+        reason: FailureReason,
+    ) -> Result<Option<String>, Failure> {
+        match self.client.inspect_image(image).await {
+            Ok(image) => Ok(image.id),
+            Err(error) if status(&error) == Some(404) => Ok(None),
+            Err(error) => Err(failure(reason, &format!("look for image {image}"), &error)),
+        }
+    }
+
+    async fn pull(
+        &self,
+        image: &str,
+        reason: FailureReason,
+        held: Option<&Held>,
+    ) -> Result<(), Failure> {
+        let options = CreateImageOptionsBuilder::new().from_image(&with_tag(image)).build();
+        let mut progress = Progress::default();
+        let mut said = None;
+        let mut pull = std::pin::pin!(self.client.create_image(Some(options), None, None));
+        while let Some(step) = pull.next().await {
+            let step =
+                step.map_err(|error| failure(reason, &format!("pull image {image}"), &error))?;
+            progress.take(step);
+            let due = said.is_none_or(|said: Instant| said.elapsed() >= SAY_EVERY);
+            if let (Some(held), true) = (held, due) {
+                said = Some(Instant::now());
+                held.say(&progress.event(image));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Without a tag the engine would pull every tag there is.
+fn with_tag(image: &str) -> String {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    if last.contains(':') || image.contains('@') {
+        image.to_owned()
+    } else {
+        format!("{image}:latest")
+    }
+}
+
+/// Where a pull stands, over all its layers.
+#[derive(Default)]
+struct Progress {
+    status: String,
+    layers: HashMap<String, (u64, u64)>,
+}
+
+impl Progress {
+    fn take(&mut self, step: CreateImageInfo) {
+        if let Some(status) = step.status {
+            self.status = status;
+        }
+        let bytes = step.progress_detail.and_then(|detail| Some((detail.current?, detail.total?)));
+        if let (Some(layer), Some((current, total))) = (step.id, bytes)
+            && self.status == "Downloading"
+            && (self.layers.len() < MAX_LAYERS || self.layers.contains_key(&layer))
+        {
+            let bytes = |count: i64| u64::try_from(count).unwrap_or(0);
+            self.layers.insert(layer, (bytes(current), bytes(total)));
+        }
+    }
+
+    fn event(&self, image: &str) -> Event {
+        let known = !self.layers.is_empty();
+        let (current, total) = self.layers.values().fold((0_u64, 0_u64), |sum, layer| {
+            (sum.0.saturating_add(layer.0), sum.1.saturating_add(layer.1))
+        });
+        Event::ImageProgress {
+            image: image.to_owned(),
+            status: self.status.clone(),
+            current_bytes: known.then_some(current),
+            total_bytes: known.then_some(total),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_added_where_there_is_none() {
+        for (image, pulled) in [
+            ("debian", "debian:latest"),
+            ("host:5000/debian", "host:5000/debian:latest"),
+            ("host:5000/debian:12", "host:5000/debian:12"),
+            ("debian@sha256:0", "debian@sha256:0"),
+        ] {
+            assert_eq!(with_tag(image), pulled);
+        }
+    }
+}

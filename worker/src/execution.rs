@@ -1,0 +1,221 @@
+//! One execution, from its assignment to the acknowledgement of its report. Whatever happens on the way, it
+//! ends with exactly one report, or with none because the plane believes it no longer.
+
+mod report;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
+
+use protocol::{
+    event::{Event, Phase},
+    failure::FailureReason,
+    spec::{ProviderKind, RunSpec},
+};
+use service::backoff::Backoff;
+use tokio::time::Instant;
+
+pub(crate) use self::report::Report;
+use self::watch::Watch;
+use crate::{
+    backend::Failure,
+    executions::{Context, Held, Stop},
+    home::{Home, Record},
+    sidecar_link::SidecarLink,
+};
+
+/// How long a worker that is going waits for the plane to store a report.
+const LAST_WORD: Duration = Duration::from_secs(5);
+
+/// Tries to remove what is left, before the sweeper takes over.
+const REMOVE_TRIES: u32 = 4;
+
+/// How an execution came to its end here.
+#[derive(Debug)]
+enum End {
+    Report(Report),
+    /// Nothing is to be reported.
+    Superseded,
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        Self::Report(Report::failed(failure.reason, failure.message))
+    }
+}
+
+impl From<Stop> for End {
+    /// For a stop before the sidecar ran.
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Superseded => Self::Superseded,
+            Stop::Cancelled => Self::Report(Report::Cancelled { exit_code: None }),
+            Stop::Shutdown => Self::Report(Report::failed(
+                FailureReason::GracefulShutdown,
+                "the worker was stopped before the run began",
+            )),
+        }
+    }
+}
+
+/// Runs what was assigned.
+pub(crate) async fn run(context: &Context, held: Arc<Held>, spec: RunSpec) {
+    let home = Home::at(&context.state_dir, &held.execution_id);
+    let end = match begin(context, &held, &home, spec).await {
+        Ok(watch) => watch.outcome().await,
+        Err(end) => end,
+    };
+    finish(context, &held, &home, end).await;
+}
+
+/// Takes up what an earlier life of the worker began.
+pub(crate) async fn adopt(context: &Context, held: Arc<Held>, record: Record) {
+    let home = Home::at(&context.state_dir, &held.execution_id);
+    let end = tokio::select! {
+        biased; // a verdict to stop says more than one to go on
+        stop = held.stopped(None) => End::from(stop),
+        () = held.confirmed() => {
+            tracing::info!(run.id = %held.run_id, execution.id = %held.execution_id, "execution {} taken up again", held.execution_id);
+            match SidecarLink::listen(&context.life, held.clone(), home.clone(), None) {
+                Ok(link) => Watch::adopted(context, &held, &home, link, &record).outcome().await,
+                Err(error) => lost(&error),
+            }
+        }
+    };
+    finish(context, &held, &home, end).await;
+}
+
+fn lost(error: &anyhow::Error) -> End {
+    let message = format!("the worker could not take the run up again: {error:#}");
+    End::Report(Report::failed(FailureReason::WorkerLost, message))
+}
+
+/// Up to a started container.
+async fn begin<'a>(
+    context: &'a Context,
+    held: &'a Arc<Held>,
+    home: &'a Home,
+    mut spec: RunSpec,
+) -> Result<Watch<'a>, End> {
+    if spec.harness.provider == ProviderKind::Agent && spec.harness.endpoint.is_none() {
+        spec.harness.endpoint.clone_from(&context.agent_endpoint);
+    }
+    let record = Record::new(&spec, &context.backend, context.clock.now_ms());
+    home.create(&record, context.backend.home_mode()).map_err(|error| {
+        Failure::new(FailureReason::WorkspaceSetup, format!("could not begin: {error:#}"))
+    })?;
+
+    let image = PhaseTimer::start(held, Phase::Image);
+    let within = Duration::from_secs(spec.timeouts.image_secs);
+    let prepared = tokio::select! {
+        prepared = tokio::time::timeout(within, context.backend.prepare(&spec, held)) => {
+            prepared.unwrap_or_else(|_| Err(Failure::new(
+                FailureReason::ImagePull,
+                format!("image {} was not there after {} s", spec.image, within.as_secs()),
+            )))
+        }
+        stop = held.stopped(None) => {
+            image.finish(held, false);
+            return Err(stop.into());
+        }
+    };
+    image.finish(held, prepared.is_ok());
+    prepared?;
+
+    let container = PhaseTimer::start(held, Phase::Container);
+    let started = start(context, held, home, spec).await;
+    match started {
+        Ok(link) => Ok(Watch::begun(context, held, home, link, &record, container)),
+        Err(end) => {
+            container.finish(held, false);
+            Err(end)
+        }
+    }
+}
+
+async fn start(
+    context: &Context,
+    held: &Arc<Held>,
+    home: &Home,
+    spec: RunSpec,
+) -> Result<SidecarLink, End> {
+    let _turn = tokio::select! {
+        turn = context.starts.acquire() => turn,
+        stop = held.stopped(None) => return Err(stop.into()),
+    };
+    let link = SidecarLink::listen(&context.life, held.clone(), home.clone(), Some(spec.clone()));
+    let link = link.map_err(|error| {
+        Failure::new(FailureReason::SidecarPrep, format!("could not begin: {error:#}"))
+    })?;
+    // Not dropped half way, even by a stop: a container must not appear after its removal.
+    context.backend.start(&spec, home).await?;
+    match held.stop_now() {
+        Some(stop) => Err(stop.into()),
+        None => Ok(link),
+    }
+}
+
+/// Reports, waits until the report is stored, and removes what is left.
+async fn finish(context: &Context, held: &Held, home: &Home, end: End) {
+    if let End::Report(report) = end {
+        report.log(held);
+        context.metrics.ended(&report);
+        // What still runs is of no use to anybody; what it said is here or in its journal's successor, the plane.
+        context.backend.kill(home, &held.execution_id).await;
+        held.outbox.report(report.into_frame(held));
+        tokio::select! {
+            () = held.report_acked.cancelled() => {}
+            () = superseded(held) => {}
+            () = last_word(context) => {
+                tracing::warn!(execution.id = %held.execution_id, "the plane did not take the report of {} in time", held.execution_id);
+            }
+        }
+    }
+    remove(context, held, home).await;
+}
+
+async fn superseded(held: &Held) {
+    let mut known = held.stop_now();
+    while known != Some(Stop::Superseded) {
+        known = Some(held.stopped(known).await);
+    }
+}
+
+async fn last_word(context: &Context) {
+    context.life.aborting().cancelled().await;
+    tokio::time::sleep(LAST_WORD).await;
+}
+
+async fn remove(context: &Context, held: &Held, home: &Home) {
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(4));
+    for attempt in 1..=REMOVE_TRIES {
+        match context.backend.remove(home, &held.execution_id).await {
+            Ok(()) => break,
+            Err(failure) if attempt == REMOVE_TRIES => {
+                context.metrics.cleanup_failed();
+                tracing::error!(execution.id = %held.execution_id, error = %failure, "what {} left could not be removed; the sweeper tries again", held.execution_id);
+            }
+            Err(_) => tokio::time::sleep(backoff.next(Duration::ZERO)).await,
+        }
+    }
+    if let Err(error) = home.remove() {
+        tracing::error!(execution.id = %held.execution_id, error = %error, "the folder of {} could not be removed", held.execution_id);
+    }
+}
+
+/// Tells when a phase begins and ends.
+struct PhaseTimer {
+    phase: Phase,
+    since: Instant,
+}
+
+impl PhaseTimer {
+    fn start(held: &Held, phase: Phase) -> Self {
+        held.say(&Event::PhaseStarted { phase });
+        Self { phase, since: Instant::now() }
+    }
+
+    fn finish(self, held: &Held, ok: bool) {
+        let duration_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        held.say(&Event::PhaseFinished { phase: self.phase, duration_ms, ok });
+    }
+}

@@ -1,0 +1,94 @@
+//! One execution as the rest of the worker sees it: what it has to say, and what it is told.
+
+use std::sync::Arc;
+
+use protocol::{
+    event::Event,
+    ids::{ExecutionId, RunId},
+};
+use service::clock::Clock;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::output::Outbox;
+
+/// Why an execution is to stop before its end, in order: a later one takes the place of an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stop {
+    /// The worker is going; the plane tries again elsewhere.
+    Shutdown,
+    /// Its user said so.
+    Cancelled,
+    /// The plane believes another one, or none: stop, remove, report nothing.
+    Superseded,
+}
+
+pub(crate) struct Held {
+    pub(crate) run_id: RunId,
+    pub(crate) execution_id: ExecutionId,
+    pub(crate) outbox: Outbox,
+    /// The plane has stored the report: what is left may be removed.
+    pub(crate) report_acked: CancellationToken,
+    stop: watch::Sender<Option<Stop>>,
+    /// The plane said, in this life of the worker, that it goes on.
+    confirmed: CancellationToken,
+    clock: Clock,
+}
+
+impl Held {
+    pub(super) fn new(
+        run_id: RunId,
+        execution_id: ExecutionId,
+        clock: Clock,
+        wake: Arc<Notify>,
+        is_confirmed: bool,
+    ) -> Self {
+        let confirmed = CancellationToken::new();
+        if is_confirmed {
+            confirmed.cancel();
+        }
+        Self {
+            outbox: Outbox::new(run_id.clone(), execution_id.clone(), wake),
+            run_id,
+            execution_id,
+            report_acked: CancellationToken::new(),
+            stop: watch::Sender::new(None),
+            confirmed,
+            clock,
+        }
+    }
+
+    pub(crate) fn say(&self, event: &Event) {
+        self.outbox.say(self.clock.now_ms(), event);
+    }
+
+    pub(super) fn stop(&self, stop: Stop) {
+        self.stop.send_if_modified(|present| {
+            let newer = *present < Some(stop);
+            *present = (*present).max(Some(stop));
+            newer
+        });
+    }
+
+    pub(super) fn confirm(&self) {
+        self.confirmed.cancel();
+    }
+
+    pub(crate) async fn confirmed(&self) {
+        self.confirmed.cancelled().await;
+    }
+
+    pub(crate) fn stop_now(&self) -> Option<Stop> {
+        *self.stop.borrow()
+    }
+
+    /// Waits until there is a reason to stop beyond `known`.
+    pub(crate) async fn stopped(&self, known: Option<Stop>) -> Stop {
+        let mut stop = self.stop.subscribe();
+        match stop.wait_for(|stop| *stop > known).await.map(|stop| *stop) {
+            Ok(Some(stop)) => stop,
+            // The sender lives in `self`.
+            _ => std::future::pending().await,
+        }
+    }
+}

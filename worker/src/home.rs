@@ -1,0 +1,204 @@
+//! The folder of one execution: what a restarted worker needs to take it up again. It holds the sidecar's key
+//! and how the sidecar ended, never the assignment's prompt or values.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use protocol::{
+    event::Exit,
+    ids::{ExecutionId, RunId, TenantId},
+    secret::Secret,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Bytes of a sidecar's key, before hex.
+const KEY_BYTES: usize = 32;
+
+/// Largest file read back from the folder, in bytes; a larger one is not ours.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// What an execution is, for the worker's next life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) run_id: RunId,
+    pub(crate) execution_id: ExecutionId,
+    pub(crate) tenant_id: TenantId,
+    /// The run's time, in seconds from `begun_ms`.
+    pub(crate) run_secs: u64,
+    pub(crate) begun_ms: i64,
+    /// Limit of memory, in bytes.
+    pub(crate) memory_bytes: Option<u64>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Home {
+    path: PathBuf,
+}
+
+impl Home {
+    pub(crate) fn at(state_dir: &Path, execution_id: &ExecutionId) -> Self {
+        Self { path: state_dir.join(execution_id.as_str()) }
+    }
+
+    /// Makes the folder with a new key. `mode` is the folder's own; everything in it is for us alone.
+    pub(crate) fn create(&self, record: &Record, mode: u32) -> anyhow::Result<()> {
+        folder(&self.path, mode).context("make the execution's folder")?;
+        folder(&self.sock(), 0o700).context("make the socket's folder")?;
+        let mut key = [0; KEY_BYTES];
+        getrandom::fill(&mut key).map_err(|error| anyhow::anyhow!("make a key: {error}"))?;
+        self.write("key", hex::encode(key).as_bytes())?;
+        self.write_json("execution.json", record)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder that a container sees at `/run/ozma`.
+    pub(crate) fn sock(&self) -> PathBuf {
+        self.path.join("sock")
+    }
+
+    pub(crate) fn record(&self) -> anyhow::Result<Record> {
+        self.read_json("execution.json")?.context("execution.json is missing")
+    }
+
+    pub(crate) fn key(&self) -> anyhow::Result<Secret> {
+        let text = self.read("key")?.context("the key is missing")?;
+        anyhow::ensure!(text.len() == 2 * KEY_BYTES, "the key is cut short");
+        Ok(Secret::new(text))
+    }
+
+    /// How the sidecar ended, once it has said so: its journal forgets it when it is acknowledged.
+    pub(crate) fn exit(&self) -> anyhow::Result<Option<Exit>> {
+        self.read_json("exit.json")
+    }
+
+    pub(crate) fn save_exit(&self, exit: &Exit) -> anyhow::Result<()> {
+        self.write_json("exit.json", exit)
+    }
+
+    pub(crate) fn read_json<T: DeserializeOwned>(&self, name: &str) -> anyhow::Result<Option<T>> {
+        let Some(text) = self.read(name)? else { return Ok(None) };
+        serde_json::from_str(&text).with_context(|| format!("understand {name}")).map(Some)
+    }
+
+    pub(crate) fn write_json<T: Serialize>(&self, name: &str, value: &T) -> anyhow::Result<()> {
+        self.write(name, &serde_json::to_vec(value)?)
+    }
+
+    fn read(&self, name: &str) -> anyhow::Result<Option<String>> {
+        use io::Read;
+        let file = match fs::File::open(self.path.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.with_context(|| format!("open {name}"))?,
+        };
+        let mut text = String::new();
+        file.take(MAX_FILE_BYTES)
+            .read_to_string(&mut text)
+            .with_context(|| format!("read {name}"))?;
+        Ok(Some(text))
+    }
+
+    /// Whole or not at all, whenever this process dies.
+    fn write(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        use io::Write;
+        let fresh = self.path.join(format!("{name}.new"));
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&fresh)
+            .with_context(|| format!("write {name}"))?;
+        file.write_all(bytes).with_context(|| format!("write {name}"))?;
+        fs::rename(&fresh, self.path.join(name)).with_context(|| format!("write {name}"))
+    }
+
+    /// Removes the folder; one that is gone already is removed.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Every execution that left a folder here. A folder without a readable record is passed over.
+    pub(crate) fn all(state_dir: &Path) -> io::Result<Vec<(Self, Option<Record>)>> {
+        let mut homes = Vec::new();
+        for entry in fs::read_dir(state_dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let id = name.to_str().and_then(|name| name.parse::<ExecutionId>().ok());
+            if let (Some(id), true) = (id, entry.file_type()?.is_dir()) {
+                let home = Self::at(state_dir, &id);
+                let record = home.record().ok().filter(|record| record.execution_id == id);
+                homes.push((home, record));
+            }
+        }
+        Ok(homes)
+    }
+}
+
+/// Makes a folder of its own; one that exists keeps its content and mode.
+pub(crate) fn folder(path: &Path, mode: u32) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        done => done,
+    }
+}
+
+/// Makes the state folder and keeps it for this process alone, as long as the answer lives.
+pub(crate) fn lock_state_dir(state_dir: &Path) -> anyhow::Result<fs::File> {
+    // Passed through by an agent's own user under the direct backend; what is in it has modes of its own.
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(state_dir)
+        .with_context(|| format!("make {}", state_dir.display()))?;
+    let lock = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(state_dir.join("lock"))
+        .with_context(|| format!("write into {}", state_dir.display()))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .with_context(|| format!("{} is in use by another worker", state_dir.display()))?;
+    Ok(lock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_execution_is_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let record = Record {
+            run_id: "run".parse().unwrap(),
+            execution_id: "exe".parse().unwrap(),
+            tenant_id: "t".parse().unwrap(),
+            run_secs: 1,
+            begun_ms: 2,
+            memory_bytes: None,
+        };
+        let home = Home::at(folder.path(), &record.execution_id);
+        home.create(&record, 0o700).unwrap();
+        fs::create_dir(folder.path().join("empty")).unwrap();
+        fs::write(folder.path().join("lock"), "").unwrap();
+
+        let mut found = Home::all(folder.path()).unwrap();
+        found.sort_by_key(|(home, _)| home.path.clone());
+        let records: Vec<_> = found.into_iter().map(|(_, record)| record).collect();
+        assert_eq!(records, [None, Some(record)]);
+        assert_eq!(home.key().unwrap().expose().len(), 64);
+        assert_eq!(home.exit().unwrap(), None);
+        home.remove().unwrap();
+        home.remove().unwrap();
+    }
+}

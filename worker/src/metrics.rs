@@ -1,0 +1,134 @@
+//! Counters of this worker, under the stock worker's names (oz-api.md 5.3), as Prometheus text.
+
+use std::{
+    fmt::Write,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use protocol::failure::FailureReason;
+
+use crate::execution::Report;
+
+#[derive(Default)]
+pub(crate) struct Metrics {
+    connected: AtomicU64,
+    claimed: AtomicU64,
+    rejected: AtomicU64,
+    succeeded: AtomicU64,
+    failed: AtomicU64,
+    cancelled: AtomicU64,
+    cleanup_failed: AtomicU64,
+    dial_failed: AtomicU64,
+    remote_close: AtomicU64,
+    /// In the order of [`FailureReason::ALL`].
+    reasons: [AtomicU64; FailureReason::ALL.len()],
+}
+
+/// What only others know at the moment of asking.
+pub(crate) struct Gauges<'a> {
+    pub(crate) active: usize,
+    pub(crate) capacity: u32,
+    pub(crate) worker_id: &'a str,
+    pub(crate) backend: &'a str,
+}
+
+fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Relaxed);
+}
+
+impl Metrics {
+    pub(crate) fn claimed(&self) {
+        add(&self.claimed);
+    }
+
+    pub(crate) fn rejected(&self) {
+        add(&self.rejected);
+    }
+
+    pub(crate) fn cleanup_failed(&self) {
+        add(&self.cleanup_failed);
+    }
+
+    pub(crate) fn connected(&self) {
+        self.connected.store(1, Relaxed);
+    }
+
+    /// A session ended; `was_up` tells a broken link from a dial that failed.
+    pub(crate) fn disconnected(&self, was_up: bool) {
+        self.connected.store(0, Relaxed);
+        add(if was_up { &self.remote_close } else { &self.dial_failed });
+    }
+
+    pub(crate) fn ended(&self, report: &Report) {
+        match report {
+            Report::Succeeded { .. } => add(&self.succeeded),
+            Report::Cancelled { .. } => add(&self.cancelled),
+            Report::Failed { reason, .. } => {
+                add(&self.failed);
+                if let Some(at) = FailureReason::ALL.iter().position(|known| known == reason) {
+                    add(&self.reasons[at]);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn text(&self, gauges: &Gauges<'_>) -> String {
+        let mut text = String::new();
+        let mut family = |name: &str, kind: &str, samples: &[(String, u64)]| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "# TYPE {name} {kind}");
+            for (labels, value) in samples {
+                let _ = writeln!(text, "{name}{labels} {value}");
+            }
+        };
+        let one = |value: u64| [(String::new(), value)];
+        let of = |counter: &AtomicU64| counter.load(Relaxed);
+        let label = |key: &str, value: &str| format!("{{{key}=\"{value}\"}}");
+
+        family("oz_worker_connected", "gauge", &one(of(&self.connected)));
+        family("oz_worker_tasks_active", "gauge", &one(gauges.active as u64));
+        let most = u64::from(gauges.capacity);
+        family("oz_worker_tasks_max_concurrent", "gauge", &one(most));
+        family("oz_worker_tasks_claimed_total", "counter", &one(of(&self.claimed)));
+        family(
+            "oz_worker_tasks_rejected_total",
+            "counter",
+            &[(label("reason", "at_capacity"), of(&self.rejected))],
+        );
+        family(
+            "oz_worker_tasks_completed_total",
+            "counter",
+            &[
+                (label("result", "succeeded"), of(&self.succeeded)),
+                (label("result", "failed"), of(&self.failed)),
+                (label("result", "cancelled"), of(&self.cancelled)),
+            ],
+        );
+        let mut failures: Vec<_> = FailureReason::ALL
+            .iter()
+            .zip(&self.reasons)
+            .map(|(reason, count)| {
+                (format!("{{phase=\"backend\",reason=\"{reason}\"}}"), of(count))
+            })
+            .collect();
+        let cleanup = "{phase=\"cleanup\",reason=\"unknown\"}".to_owned();
+        failures.push((cleanup, of(&self.cleanup_failed)));
+        family("oz_worker_task_failures_total", "counter", &failures);
+        family(
+            "oz_worker_websocket_reconnects_total",
+            "counter",
+            &[
+                (label("reason", "dial_failed"), of(&self.dial_failed)),
+                (label("reason", "remote_close"), of(&self.remote_close)),
+            ],
+        );
+        let escaped = gauges.worker_id.replace('\\', "\\\\").replace('"', "\\\"");
+        let info = format!(
+            "{{version=\"{}\",backend=\"{}\",worker_id=\"{escaped}\"}}",
+            env!("CARGO_PKG_VERSION"),
+            gauges.backend
+        );
+        family("oz_worker_info", "gauge", &[(info, 1)]);
+        text
+    }
+}

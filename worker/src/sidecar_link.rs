@@ -1,0 +1,141 @@
+//! The worker's end of one execution's sidecar: a unix socket in a folder that only this execution sees.
+//! Everything that comes in is hostile until proven otherwise; a connection that breaks the rules ends, and
+//! the run goes on for whoever holds the key.
+
+mod connection;
+mod socket;
+
+use std::sync::{Arc, Mutex};
+
+use anyhow::Context;
+use protocol::{
+    event::Exit,
+    secret::Secret,
+    sidecar::{Cancel, StopCause},
+    spec::RunSpec,
+};
+use service::lifecycle::Lifecycle;
+use tokio::{net::UnixListener, sync::watch, task::JoinSet};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{executions::Held, home::Home};
+
+/// Connections at the same time; the next one waits in the kernel's queue.
+const MAX_CONNECTIONS: usize = 4;
+
+/// What a watcher of the link can see.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Contact {
+    /// A sidecar said hello, ever.
+    pub(crate) ever: bool,
+    /// One is connected now.
+    pub(crate) now: bool,
+    /// A sidecar asked for an assignment that is gone: it can never begin.
+    pub(crate) stranded: bool,
+}
+
+pub(crate) struct SidecarLink {
+    shared: Arc<Shared>,
+    /// Closes the socket when the execution is over.
+    _close: DropGuard,
+}
+
+struct Shared {
+    held: Arc<Held>,
+    home: Home,
+    key: Secret,
+    /// Handed out until the sidecar has shown that it has it, then forgotten.
+    assignment: Mutex<Option<Box<RunSpec>>>,
+    contact: watch::Sender<Contact>,
+    exit: watch::Sender<Option<Exit>>,
+    cancel: watch::Sender<Option<Cancel>>,
+    /// Counts valid hellos: a connection older than the newest ends.
+    newest: watch::Sender<u64>,
+}
+
+impl SidecarLink {
+    /// Begins to listen. `assignment` is `None` for an execution of an earlier life.
+    pub(crate) fn listen(
+        life: &Lifecycle,
+        held: Arc<Held>,
+        home: Home,
+        assignment: Option<RunSpec>,
+    ) -> anyhow::Result<Self> {
+        let key = home.key()?;
+        let listener = socket::listen(&home.sock()).context("listen for the sidecar")?;
+        let shared = Arc::new(Shared {
+            held,
+            home,
+            key,
+            assignment: Mutex::new(assignment.map(Box::new)),
+            contact: watch::Sender::default(),
+            exit: watch::Sender::new(None),
+            cancel: watch::Sender::new(None),
+            newest: watch::Sender::new(0),
+        });
+        let closed = CancellationToken::new();
+        life.spawn(accept(listener, shared.clone(), closed.clone()));
+        Ok(Self { shared, _close: closed.drop_guard() })
+    }
+
+    pub(crate) fn contact(&self) -> watch::Receiver<Contact> {
+        self.shared.contact.subscribe()
+    }
+
+    /// What the sidecar said last, in this life of the worker.
+    pub(crate) fn exit(&self) -> watch::Receiver<Option<Exit>> {
+        self.shared.exit.subscribe()
+    }
+
+    /// Notes how the sidecar ended, from wherever its exit event came.
+    pub(crate) fn ended(&self, exit: Exit) {
+        self.shared.ended(exit);
+    }
+
+    /// Tells the sidecar to stop, now and on every connection from now on. The first cause stays.
+    pub(crate) fn cancel(&self, cause: StopCause, grace_ms: u64) {
+        self.shared.cancel.send_if_modified(|cancel| {
+            let first = cancel.is_none();
+            cancel.get_or_insert(Cancel { cause, grace_ms });
+            first
+        });
+    }
+}
+
+impl Shared {
+    fn ended(&self, exit: Exit) {
+        self.save(&exit);
+        self.exit.send_replace(Some(exit));
+    }
+
+    /// Before the event goes out: once the plane acknowledges it, the sidecar's journal forgets it.
+    fn save(&self, exit: &Exit) {
+        if let Err(error) = self.home.save_exit(exit) {
+            tracing::error!(
+                execution.id = %self.held.execution_id,
+                error = format!("{error:#}"),
+                "the exit of {} could not be saved; a restart now would lose it",
+                self.held.execution_id
+            );
+        }
+    }
+}
+
+async fn accept(listener: UnixListener, shared: Arc<Shared>, closed: CancellationToken) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = closed.cancelled() => return,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection::serve(stream, shared.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(error = %error, "a sidecar could not be let in");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            },
+        }
+    }
+}

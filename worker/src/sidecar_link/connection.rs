@@ -1,0 +1,208 @@
+//! One connection of a sidecar: hello, then numbered events in, acknowledgements and orders out.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use anyhow::{Context, bail, ensure};
+use protocol::{
+    event::{Event, EventLine},
+    limits::MAX_SIDECAR_LINE_BYTES,
+    sidecar::{Assign, FromSidecar, Seq, SidecarHello, ToSidecar},
+};
+use subtle::ConstantTimeEq;
+use tokio::{
+    io::{AsyncWriteExt, BufReader},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
+
+use super::{Contact, Shared};
+use crate::{lines::next_line, output::Pushed, sync::lock};
+
+/// Until the first line.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+/// For one line out; a sidecar that reads nothing for this long is dialled anew by itself.
+const WRITE_WITHIN: Duration = Duration::from_secs(30);
+
+/// Kinds of events that only others may say; a sidecar that says them is none of ours.
+const NOT_A_SIDECARS: [&str; 2] = ["state", "image_progress"];
+
+pub(super) async fn serve(stream: UnixStream, shared: Arc<Shared>) {
+    let (reader, writer) = stream.into_split();
+    if let Err(error) = talk(BufReader::with_capacity(64 << 10, reader), writer, &shared).await {
+        tracing::warn!(
+            execution.id = %shared.held.execution_id,
+            error = format!("{error:#}"),
+            "a sidecar's connection ended"
+        );
+    }
+}
+
+async fn talk(
+    mut reader: BufReader<OwnedReadHalf>,
+    mut writer: OwnedWriteHalf,
+    shared: &Shared,
+) -> anyhow::Result<()> {
+    let mut line = Vec::new();
+    let hello = tokio::time::timeout(HELLO_WITHIN, read(&mut reader, &mut line))
+        .await
+        .context("no hello")??;
+    let Some(FromSidecar::Hello(hello)) = hello else { bail!("the first line is not a hello") };
+    let answer = admit(&hello, shared)?;
+
+    // From here on it is the sidecar; an older connection of its ends.
+    let mut newest = shared.newest.subscribe();
+    let mut mine = 0;
+    shared.newest.send_modify(|newest| {
+        *newest += 1;
+        mine = *newest;
+    });
+    shared.contact.send_modify(|contact| *contact = Contact { ever: true, now: true, ..*contact });
+    tracing::debug!(execution.id = %shared.held.execution_id, version = hello.version, "sidecar connected");
+
+    let ended = tokio::select! {
+        ended = receive(&mut reader, &mut line, shared) => ended,
+        never = send_or_wait(&mut writer, answer, shared) => match never {},
+        _ = newest.wait_for(|newest| *newest != mine) => Ok(()),
+    };
+    let last = *shared.newest.borrow() == mine;
+    shared.contact.send_modify(|contact| contact.now &= !last);
+    ended
+}
+
+/// What to answer a hello with.
+fn admit(hello: &SidecarHello, shared: &Shared) -> anyhow::Result<ToSidecar> {
+    if let Some(key) = &hello.key {
+        let same = key.expose().as_bytes().ct_eq(shared.key.expose().as_bytes());
+        ensure!(bool::from(same), "a hello with a wrong key");
+        lock(&shared.assignment).take();
+        return Ok(ToSidecar::Resume(Seq { seq: shared.held.outbox.sidecar_received() }));
+    }
+    // Nothing but the sidecar runs in there before it has its assignment; afterwards the key is asked for.
+    if let Some(spec) = &*lock(&shared.assignment) {
+        let (key, spec) = (shared.key.clone(), (**spec).clone());
+        return Ok(ToSidecar::Assign(Box::new(Assign { key, spec })));
+    }
+    if shared.held.outbox.sidecar_received() == 0 {
+        shared.contact.send_modify(|contact| contact.stranded = true);
+    }
+    bail!("a hello without a key, after the assignment was handed out")
+}
+
+async fn receive(
+    reader: &mut BufReader<OwnedReadHalf>,
+    line: &mut Vec<u8>,
+    shared: &Shared,
+) -> anyhow::Result<()> {
+    loop {
+        match read(reader, line).await? {
+            None => return Ok(()),
+            Some(FromSidecar::Event(event)) => take(event, shared).await?,
+            Some(FromSidecar::Hello(_)) => bail!("a second hello"),
+            Some(FromSidecar::Unknown(kind)) => {
+                tracing::debug!(kind, "a line of a newer sidecar is passed over");
+            }
+        }
+    }
+}
+
+async fn take(event: EventLine, shared: &Shared) -> anyhow::Result<()> {
+    ensure!(
+        !NOT_A_SIDECARS.contains(&event.kind.as_str()),
+        "a {:?} event, which is not a sidecar's to say",
+        event.kind
+    );
+    // Its first event shows that it has its assignment.
+    lock(&shared.assignment).take();
+    let seq = event.seq;
+    let exit = match event.kind.as_str() {
+        "exit" => match event.event() {
+            Some(Event::Exit(exit)) => Some(exit),
+            _ => bail!("an exit event of another form"),
+        },
+        _ => None,
+    };
+    if let Some(exit) = &exit
+        && seq == shared.held.outbox.sidecar_received() + 1
+    {
+        // On disk before anybody can acknowledge it.
+        shared.save(exit);
+    }
+    match shared.held.outbox.forward(event).await {
+        Pushed::Gap => bail!("event {seq} came too early"),
+        Pushed::Known => {}
+        Pushed::Taken => {
+            if let Some(exit) = exit {
+                shared.exit.send_replace(Some(exit));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A sidecar that died can be written to no more, but what it had said is still to be read.
+async fn send_or_wait(
+    writer: &mut OwnedWriteHalf,
+    answer: ToSidecar,
+    shared: &Shared,
+) -> Infallible {
+    if let Err(error) = send(writer, answer, shared).await {
+        tracing::debug!(execution.id = %shared.held.execution_id, error = format!("{error:#}"), "nothing more can be said to the sidecar");
+    }
+    std::future::pending().await
+}
+
+async fn send(
+    writer: &mut OwnedWriteHalf,
+    answer: ToSidecar,
+    shared: &Shared,
+) -> anyhow::Result<()> {
+    let mut acked = shared.held.outbox.sidecar_acked();
+    let mut cancel = shared.cancel.subscribe();
+    // What was said on an earlier connection may not have arrived.
+    cancel.mark_changed();
+    if *acked.borrow() > 0 {
+        acked.mark_changed();
+    }
+    write(writer, &answer).await?;
+    loop {
+        tokio::select! {
+            changed = acked.changed() => {
+                changed.context("the outbox is gone")?;
+                let seq = *acked.borrow_and_update();
+                write(writer, &ToSidecar::Ack(Seq { seq })).await?;
+            }
+            changed = cancel.changed() => {
+                changed.context("the link is gone")?;
+                let order = *cancel.borrow_and_update();
+                if let Some(order) = order {
+                    write(writer, &ToSidecar::Cancel(order)).await?;
+                }
+            }
+        }
+    }
+}
+
+async fn write(writer: &mut OwnedWriteHalf, message: &ToSidecar) -> anyhow::Result<()> {
+    let mut text = message.to_json();
+    text.push('\n');
+    tokio::time::timeout(WRITE_WITHIN, writer.write_all(text.as_bytes()))
+        .await
+        .context("the sidecar does not read")?
+        .context("write to the sidecar")
+}
+
+/// One line; `None` at the end.
+async fn read(
+    reader: &mut BufReader<OwnedReadHalf>,
+    line: &mut Vec<u8>,
+) -> anyhow::Result<Option<FromSidecar>> {
+    if !next_line(reader, line, MAX_SIDECAR_LINE_BYTES).await? {
+        return Ok(None);
+    }
+    let text = std::str::from_utf8(line).context("a line is not UTF-8")?;
+    // The line itself may hold anything and is not shown.
+    FromSidecar::parse(text).map(Some).context("understand a line")
+}
