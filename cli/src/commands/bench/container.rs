@@ -1,0 +1,139 @@
+//! From the assignment to the first event with a cold container, against a bare one of the same image, taking
+//! turns, so that both see the same machine.
+
+use std::time::{Duration, Instant};
+
+use control_plane::Config as PlaneConfig;
+use protocol::{
+    api::{config::AgentConfig, events::EventPage, runs::CreateRun},
+    event::Event,
+    run::RunState,
+};
+use serde::Serialize;
+use worker::{Config as WorkerConfig, config::Backend};
+
+use super::{engine::Engine, stats::Spread};
+use crate::{
+    client::Client,
+    commands::{run::create, worker::BackendArg},
+    environments::{self, Ingredients},
+    failure::Failure,
+    interrupts::Interrupts,
+    stack::{Stack, backend, new_token},
+    surroundings::Surroundings,
+    term::Term,
+};
+
+/// No container takes so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Cold {
+    image: String,
+    pub(crate) ours: Spread,
+    pub(crate) bare: Spread,
+    /// Of the medians.
+    pub(crate) ratio: f64,
+}
+
+pub(crate) async fn measure(
+    engine: &Engine,
+    image: &str,
+    count: u32,
+    around: &Surroundings,
+    term: &mut Term,
+) -> Result<Cold, Failure> {
+    let folder = tempfile::Builder::new().prefix("ozma-bench-").tempdir()?;
+    let name = folder.path().file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let mut worker = WorkerConfig {
+        worker_id: name,
+        state_dir: folder.path().join("worker"),
+        docker_host: around.var("DOCKER_HOST").map(str::to_owned),
+        backend: Backend::Docker,
+        ..WorkerConfig::default()
+    };
+    backend::choose(&mut worker, Some(BackendArg::Docker), term).await?;
+    backend::need_image(&worker, image).await?;
+    let plane = PlaneConfig {
+        listen: ([127, 0, 0, 1], 0).into(),
+        data_dir: folder.path().join("plane"),
+        ..PlaneConfig::default()
+    };
+    let stack = Stack::start(plane, worker).await?;
+    let measured = turns(&stack, engine, image, count, term).await;
+    stack.stop(Duration::from_secs(5), &mut Interrupts::new()?).await;
+    engine.sweep().await?;
+    let (ours, bare) = measured?;
+    let (ours, bare) = (Spread::of(ours), Spread::of(bare));
+    let ratio = ours.p50_ms / bare.p50_ms.max(f64::EPSILON);
+    Ok(Cold { image: image.to_owned(), ours, bare, ratio })
+}
+
+async fn turns(
+    stack: &Stack,
+    engine: &Engine,
+    image: &str,
+    count: u32,
+    term: &mut Term,
+) -> Result<(Vec<Duration>, Vec<Duration>), Failure> {
+    stack.worker_connected().await?;
+    let client = stack.client(&new_token("opr_")?)?;
+    let ingredients = Ingredients {
+        image: Some(image.to_owned()),
+        command: Some("echo first".to_owned()),
+        ..Ingredients::default()
+    };
+    let environment = environments::ensure(&client, ingredients, None).await?;
+    let environment = environment.environment_id.as_str();
+    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    // The first of each warms the engine, and is not counted.
+    for i in 0..=count {
+        term.status(&format!("cold containers, {i} of {count}"));
+        let run = once(&client, environment).await?;
+        let began = Instant::now();
+        engine.bare(image).await?;
+        let took = began.elapsed();
+        engine.sweep().await?;
+        if i > 0 {
+            ours.push(run);
+            bare.push(took);
+        }
+    }
+    Ok((ours, bare))
+}
+
+/// From the hand-over to the first word of the sidecar, both as the plane stored them.
+async fn once(client: &Client, environment: &str) -> Result<Duration, Failure> {
+    let config =
+        AgentConfig { environment_id: Some(environment.to_owned()), ..AgentConfig::default() };
+    let body = CreateRun {
+        prompt: Some("bench".to_owned()),
+        config: Some(config),
+        ..CreateRun::default()
+    };
+    let created = create(client, &body).await?;
+    let path = format!("/api/v1/agent/runs/{}/events", created.run_id);
+    let since = Instant::now();
+    while since.elapsed() < PATIENCE {
+        let page: EventPage = client.get(&path, &[("limit", "1000".to_owned())]).await?;
+        let mut states = page.events.iter().filter_map(|view| match view.event() {
+            Some(Event::State { state, message, .. }) => Some((state, view.at.as_ms(), message)),
+            _ => None,
+        });
+        let end = states.clone().find(|(state, ..)| state.is_terminal());
+        if let Some((state, _, message)) = end {
+            if state != RunState::Succeeded {
+                let message = message.unwrap_or_default();
+                return Err(Failure::platform(format!("a run ended {state}: {message}")));
+            }
+            let mut at = |wanted| states.find(|(state, ..)| *state == wanted).map(|(_, at, _)| at);
+            let (from, to) = (at(RunState::Pending), at(RunState::Inprogress));
+            let took = from.zip(to).and_then(|(from, to)| u64::try_from(to - from).ok());
+            return took
+                .map(Duration::from_millis)
+                .ok_or_else(|| Failure::platform("a run's events do not say when it began"));
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    Err(Failure::platform("a run did not end in time"))
+}

@@ -1,0 +1,30 @@
+//! `ozma completions`: a script for the shell, on standard output.
+
+use clap::{Args, CommandFactory, ValueEnum};
+use clap_complete::{Shell as Known, generate};
+
+use crate::{args::Cli, failure::Failure, term::Term};
+
+/// Load it with, for example, `source <(ozma completions bash)`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    pub shell: Shell,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+pub(crate) fn run(args: &CompletionsArgs, term: &mut Term) -> Result<(), Failure> {
+    let shell = match args.shell {
+        Shell::Bash => Known::Bash,
+        Shell::Zsh => Known::Zsh,
+        Shell::Fish => Known::Fish,
+    };
+    let mut script = Vec::new();
+    generate(shell, &mut Cli::command(), "ozma", &mut script);
+    Ok(term.bytes(&script)?)
+}

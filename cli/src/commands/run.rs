@@ -1,0 +1,194 @@
+//! `ozma run`: creates a run, shows its events, ends with its outcome.
+
+use std::{
+    io::{IsTerminal, Read},
+    path::PathBuf,
+};
+
+use clap::Args;
+use protocol::api::{
+    config::{AgentConfig, RunHarness},
+    runs::{CreateRun, MAX_PROMPT_BYTES, RunCreated, RunItem},
+};
+
+use crate::{
+    client::Client,
+    commands::runs::show,
+    connection::Connection,
+    context,
+    environments::{self, Ingredients},
+    failure::{Failure, code},
+    follow::{Options, follow},
+    interrupts::Interrupts,
+    outcome,
+    surroundings::Surroundings,
+    term::{Style, Term},
+};
+
+/// How often a create is sent when no answer comes; the idempotency key makes them one run.
+const TRIES: u32 = 3;
+
+/// The prompt comes from --file, else the argument, else standard input. The first Ctrl-C cancels the run, the
+/// second leaves it. --image, --repo, --command, --setup and --artifact make an environment named cli-…, once
+/// for each content. Ends with 0 succeeded, 1 failed, 3 error, 130 cancelled.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    connection: Connection,
+    /// What the agent is to do; `-` reads standard input
+    prompt: Option<String>,
+    /// Read the prompt from a file; `-` is standard input
+    #[arg(long, short, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The environment to run in, by name or id
+    #[arg(long, short, value_name = "NAME|ID", conflicts_with_all = ["image", "repo", "command", "setup", "artifact"])]
+    env: Option<String>,
+    #[command(flatten)]
+    ingredients: Ingredients,
+    /// Who answers: agent (built in) or command
+    #[arg(long, value_name = "KIND")]
+    harness: Option<String>,
+    /// The model to ask for
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+    /// The only worker that may run it
+    #[arg(long, value_name = "WORKER_ID")]
+    worker: Option<String>,
+    /// A title; made from the prompt without it
+    #[arg(long, value_name = "TEXT")]
+    title: Option<String>,
+    /// Print the run's id and leave it running
+    #[arg(long)]
+    no_follow: bool,
+    /// One JSON object a line: every event, then the outcome
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(
+    args: RunArgs,
+    around: &Surroundings,
+    term: &mut Term,
+) -> Result<(), Failure> {
+    let client = Client::new(&args.connection.target(around)?)?;
+    let prompt = prompt(args.file.as_ref(), args.prompt.as_deref())?;
+    let mut interrupts = Interrupts::new()?;
+    let environment_id = if args.ingredients.is_empty() {
+        match &args.env {
+            Some(wanted) => Some(environments::find(&client, wanted).await?.environment_id),
+            None => None,
+        }
+    } else {
+        let default = context::read(around)?.and_then(|context| context.default_image);
+        let made = environments::ensure(&client, args.ingredients, default.as_deref()).await?;
+        Some(made.environment_id)
+    };
+    let body = CreateRun {
+        prompt: Some(prompt),
+        title: args.title,
+        config: Some(AgentConfig {
+            environment_id: environment_id.map(String::from),
+            model_id: args.model,
+            worker_host: args.worker,
+            harness: args
+                .harness
+                .map(|kind| RunHarness { kind: Some(kind), ..RunHarness::default() }),
+            ..AgentConfig::default()
+        }),
+        ..CreateRun::default()
+    };
+    let created = create(&client, &body).await?;
+    let id = created.run_id.as_str();
+    if args.no_follow {
+        if args.json {
+            term.json(&created)?;
+        } else {
+            term.line(id)?;
+        }
+        return Ok(());
+    }
+    if !args.json {
+        term.line(&term.paint(Style::Dim, &format!("run {id}")))?;
+        if created.at_capacity {
+            term.note("no worker has room for it now; it waits in the queue");
+        }
+    }
+    let options = Options { json: args.json, cancels: true };
+    let state = follow(&client, id, options, &mut interrupts, term).await?;
+    let exit_code = outcome::exit_code(state);
+    let item: RunItem = client.get(&format!("/api/v1/agent/runs/{id}"), &[]).await?;
+    if args.json {
+        term.json(&serde_json::json!({
+            "kind": "outcome", "run_id": id, "state": state, "exit_code": exit_code, "run": item,
+        }))?;
+    } else {
+        show::summary(&item, client.url(), term)?;
+    }
+    if exit_code == code::SUCCESS { Ok(()) } else { Err(Failure::quiet(exit_code)) }
+}
+
+/// Creates the run, once, however often it has to be asked for.
+pub(crate) async fn create(client: &Client, body: &CreateRun) -> Result<RunCreated, Failure> {
+    let mut key = [0_u8; 16];
+    getrandom::fill(&mut key)
+        .map_err(|error| Failure::platform(format!("no randomness: {error}")))?;
+    let key = hex::encode(key);
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match client.post_once("/api/v1/agent/runs", &key, body).await {
+            // A refused connection reached nobody; anything else that passes is worth another try.
+            Err(failure) if tries < TRIES && failure.passing() && failure.status.is_some() => {
+                tokio::time::sleep(service::backoff::jitter(std::time::Duration::from_secs(1)))
+                    .await;
+            }
+            done => return done,
+        }
+    }
+}
+
+fn prompt(file: Option<&PathBuf>, argument: Option<&str>) -> Result<String, Failure> {
+    let bytes = match (file, argument) {
+        (Some(file), _) if file.as_os_str() != "-" => std::fs::read(file).map_err(|error| {
+            Failure::usage(format!("cannot read the prompt from {}: {error}", file.display()))
+        })?,
+        (None, Some(text)) if text != "-" => text.as_bytes().to_vec(),
+        (file, argument) => {
+            if file.is_none() && argument.is_none() && std::io::stdin().is_terminal() {
+                return Err(Failure::usage("there is no prompt")
+                    .hint("give it as an argument, with --file, or on standard input"));
+            }
+            let mut bytes = Vec::new();
+            // One byte over the limit is enough to know.
+            let limit = u64::try_from(MAX_PROMPT_BYTES).unwrap_or(u64::MAX) + 1;
+            std::io::stdin().lock().take(limit).read_to_end(&mut bytes)?;
+            bytes
+        }
+    };
+    if bytes.len() > MAX_PROMPT_BYTES {
+        return Err(Failure::usage(format!("the prompt is longer than {MAX_PROMPT_BYTES} bytes"))
+            .hint("put long material into the repository and let the prompt name it"));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| Failure::usage("the prompt is not UTF-8"))?;
+    if text.trim().is_empty() {
+        return Err(Failure::usage("the prompt is empty"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_comes_before_the_argument() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("prompt");
+        std::fs::write(&path, "from the file\n").unwrap();
+        assert_eq!(prompt(Some(&path), Some("argument")).unwrap(), "from the file\n");
+        assert_eq!(prompt(None, Some("argument")).unwrap(), "argument");
+        std::fs::write(&path, [0xff]).unwrap();
+        assert_eq!(prompt(Some(&path), None).unwrap_err().exit_code, 2);
+        assert_eq!(prompt(None, Some(" \n")).unwrap_err().exit_code, 2);
+    }
+}

@@ -1,0 +1,97 @@
+//! `ozma runs show`, and the summary at the end of `ozma run`.
+
+use protocol::{
+    api::{artifacts::ArtifactItem, runs::RunItem},
+    event::Phase,
+    ids::RunId,
+};
+
+use crate::{
+    client::Client,
+    failure::Failure,
+    render::state_style,
+    term::{Style, Term},
+    text::{duration, printable, size},
+};
+
+pub(crate) async fn show(
+    client: &Client,
+    run: &RunId,
+    json: bool,
+    term: &mut Term,
+) -> Result<(), Failure> {
+    let item: RunItem = client.get(&format!("/api/v1/agent/runs/{run}"), &[]).await?;
+    if json {
+        return Ok(term.json(&item)?);
+    }
+    for (name, value) in facts(&item) {
+        let name = term.paint(Style::Dim, &format!("{name:<12}"));
+        term.line(&format!("{name}{}", printable(&value)))?;
+    }
+    summary(&item, client.url(), term)
+}
+
+fn facts(item: &RunItem) -> Vec<(&'static str, String)> {
+    let mut facts = vec![
+        ("run", item.run_id.to_string()),
+        ("title", item.title.clone()),
+        ("created", item.created_at.to_string()),
+    ];
+    let config = item.agent_config.as_ref();
+    let optional = [
+        ("started", item.started_at.map(|at| at.to_string())),
+        ("environment", config.and_then(|config| config.environment_id.clone())),
+        ("model", config.and_then(|config| config.model_id.clone())),
+        ("worker", item.worker_host.clone()),
+        ("attempt", (item.attempt > 0).then(|| item.attempt.to_string())),
+        ("exit code", item.exit_code.map(|code| code.to_string())),
+        ("peak memory", item.peak_memory_bytes.map(size)),
+    ];
+    facts.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    facts
+}
+
+/// How a run stands: phases, failed attempts, artifacts, state, address.
+pub(crate) fn summary(item: &RunItem, url: &str, term: &mut Term) -> Result<(), Failure> {
+    for failed in &item.attempts {
+        let text =
+            format!("attempt {} failed: {} ({})", failed.attempt, failed.message, failed.reason);
+        term.line(&term.paint(Style::Warn, &printable(&text)))?;
+    }
+    if let Some(line) = phases(item) {
+        term.line(&term.paint(Style::Dim, &line))?;
+    }
+    for artifact in &item.artifacts {
+        term.line(&format!("artifact  {}", printable(&artifact_line(artifact))))?;
+    }
+    let state = term.paint(state_style(item.state), item.state.as_str());
+    let said = item.status_message.as_ref().map(|status| printable(&status.message));
+    let cancelling = if item.cancelling { " (cancelling)" } else { "" };
+    let said = said.filter(|said| !said.is_empty()).map(|said| format!(": {said}"));
+    term.line(&format!("{state}{cancelling}{}", said.unwrap_or_default()))?;
+    let address = format!("{url}/api/v1/agent/runs/{}", item.run_id);
+    term.line(&term.paint(Style::Dim, &address))?;
+    Ok(())
+}
+
+/// `queued 12 ms · image 3 ms · …`, in the order of the phases.
+pub(crate) fn phases(item: &RunItem) -> Option<String> {
+    let parts: Vec<String> = Phase::ALL
+        .into_iter()
+        .filter_map(|phase| Some((phase, *item.phases.get(&phase)?)))
+        .map(|(phase, ms)| format!("{} {}", phase.as_str(), duration(ms)))
+        .collect();
+    (!parts.is_empty()).then(|| parts.join(" · "))
+}
+
+fn artifact_line(artifact: &ArtifactItem) -> String {
+    match artifact {
+        ArtifactItem::PullRequest { data, .. } => {
+            format!("pull request {} ({})", data.url, data.branch)
+        }
+        ArtifactItem::File { data, .. } => {
+            let bytes = data.size_bytes.map(|bytes| format!(" ({})", size(bytes)));
+            format!("{} {}{}", data.artifact_uid, data.filename, bytes.unwrap_or_default())
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! `ozma up`: a plane and a worker on this machine, in one process, ready for `ozma run` in another terminal.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Args;
+use control_plane::{Config as PlaneConfig, Tenancy};
+use protocol::{
+    api::tokens::{CreateToken, TokenCreated, TokenKind},
+    secret::Secret,
+};
+use worker::{Config as WorkerConfig, config::Backend};
+
+use crate::{
+    commands::worker::BackendArg,
+    context::{self, Context, write_private},
+    failure::Failure,
+    interrupts::Interrupts,
+    stack::{Stack, backend, model, new_token},
+    surroundings::Surroundings,
+    term::{Style, Term},
+};
+
+/// Keeps everything in one folder and writes the context file, so that a plain `ozma run "…"` works in another
+/// terminal. The first Ctrl-C lets runs finish, the second hands them back to the queue.
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Where everything is kept [default: ~/.local/share/ozma]
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+    /// What runs run in; containers where an engine answers
+    #[arg(long, value_enum)]
+    backend: Option<BackendArg>,
+    /// Runs at once
+    #[arg(long, value_name = "N")]
+    capacity: Option<u32>,
+    /// The image of runs without an environment
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+    /// A level (error, warn, info, debug) or a filter
+    #[arg(long, value_name = "LEVEL", env = "OZ_LOG_LEVEL", default_value = "warn")]
+    log: String,
+    /// Seconds that runs may take to finish at a stop
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    drain_secs: u64,
+}
+
+pub(crate) async fn run(
+    args: UpArgs,
+    around: &Surroundings,
+    term: &mut Term,
+) -> Result<(), Failure> {
+    service::logging::start(&args.log)?;
+    let mut interrupts = Interrupts::new()?;
+    let data_dir = data_dir(args.data_dir.as_deref(), around)?;
+    let mut plane = plane_config(&args, &data_dir, around)?;
+    let mut worker = worker_config(&args, &data_dir, around)?;
+    let runs_in = backend::choose(&mut worker, args.backend, term).await?;
+    if plane.default_image.is_none() {
+        plane.default_image = Some(backend::default_image(&worker).await);
+    }
+    let default_image = plane.default_image.clone();
+    let registered = plane.tenancy == Tenancy::Registered;
+    let model = model::ensure(&mut worker, &data_dir, None)?;
+    let (backend, capacity) = (worker.backend, worker.capacity);
+
+    let stack = Stack::start(plane, worker).await?;
+    let started = async {
+        stack.worker_connected().await?;
+        let token = tenant_token(&stack, &data_dir, registered).await?;
+        let context = Context {
+            admin_key_file: stack.admin_key_file.clone(),
+            data_dir: Some(data_dir.clone()),
+            default_image: default_image.clone(),
+            backend: Some(backend.as_str().to_owned()),
+            has_model: model != model::Model::BuiltIn,
+            ..Context::of(stack.url.clone(), token)
+        };
+        context::write(around, &context).map_err(Failure::from)
+    };
+    let context_file = match started.await {
+        Ok(path) => path,
+        Err(failure) => {
+            stack.stop(Duration::ZERO, &mut interrupts).await;
+            return Err(failure);
+        }
+    };
+
+    let image = default_image.unwrap_or_default();
+    let runs_in = match backend {
+        Backend::Docker => {
+            format!("{runs_in}, {capacity} at once; {image} unless another is named")
+        }
+        Backend::Direct => format!("{runs_in}, {capacity} at once"),
+    };
+    let facts = [
+        ("data", data_dir.display().to_string()),
+        ("context", context_file.display().to_string()),
+        ("runs in", runs_in),
+        ("model", model.to_string()),
+    ];
+    greet(&stack.url, &facts, term)?;
+    let ended = tokio::select! {
+        () = interrupts.next() => None,
+        () = stack.ended() => Some(stack.failure()),
+    };
+    if ended.is_none() {
+        term.note("stopping: runs that have begun may finish; Ctrl-C again hands them back");
+    }
+    stack.stop(Duration::from_secs(args.drain_secs), &mut interrupts).await;
+    ended.map_or(Ok(()), Err)
+}
+
+fn greet(url: &str, facts: &[(&str, String)], term: &mut Term) -> Result<(), Failure> {
+    let title = format!("Ozma is up: {url}");
+    term.line(&format!("{}   (API page: {url}/docs)", term.paint(Style::Bold, &title)))?;
+    for (name, fact) in facts {
+        term.line(&format!("  {} {fact}", term.paint(Style::Dim, &format!("{name:<8}"))))?;
+    }
+    term.line("")?;
+    term.line("In another terminal:")?;
+    for line in [
+        "ozma run \"look around and say what this is\"",
+        "ozma run --repo https://github.com/you/project \"fix the failing test\"",
+        "ozma runs list",
+    ] {
+        term.line(&format!("  {}", term.paint(Style::Accent, line)))?;
+    }
+    Ok(())
+}
+
+/// The folder everything is kept in, as an absolute path.
+pub(crate) fn data_dir(given: Option<&Path>, around: &Surroundings) -> Result<PathBuf, Failure> {
+    let given =
+        given.map(Path::to_path_buf).or_else(|| around.var("OZ_DATA_DIR").map(PathBuf::from));
+    let folder = given.or_else(|| around.data_home.as_ref().map(|home| home.join("ozma")));
+    let folder = folder.ok_or_else(|| {
+        Failure::usage("there is no folder for the data")
+            .hint("name one with --data-dir, or set HOME")
+    })?;
+    Ok(std::path::absolute(folder)?)
+}
+
+fn plane_config(
+    args: &UpArgs,
+    data_dir: &Path,
+    around: &Surroundings,
+) -> Result<PlaneConfig, Failure> {
+    // `DATABASE_URL` of a shell is as likely another program's; who means it uses `ozma serve`.
+    let variables = around.vars.clone().into_iter().filter(|(name, _)| name != "DATABASE_URL");
+    let mut config = PlaneConfig::load(None, variables)?;
+    data_dir.clone_into(&mut config.data_dir);
+    if let Some(listen) = args.listen {
+        config.listen = listen;
+    }
+    if let Some(image) = &args.image {
+        config.default_image = Some(image.clone());
+    }
+    config.validate().map_err(|error| Failure::usage(error.to_string()))?;
+    Ok(config)
+}
+
+fn worker_config(
+    args: &UpArgs,
+    data_dir: &Path,
+    around: &Surroundings,
+) -> Result<WorkerConfig, Failure> {
+    let mut config = WorkerConfig { state_dir: data_dir.join("worker"), ..WorkerConfig::default() };
+    config
+        .overlay_env(|name| around.var(name).map(str::to_owned))
+        .map_err(|error| Failure::usage(format!("{error:#}")))?;
+    // The worker in here talks to the plane in here, whatever the shell says of others.
+    (config.token, config.token_file) = (None, None);
+    config.plane_url = WorkerConfig::default().plane_url;
+    if let Some(capacity) = args.capacity {
+        config.capacity = capacity;
+    }
+    config.validate().map_err(|error| {
+        Failure::usage(format!("{error:#}"))
+            .hint("a shorter --data-dir, or the variable named, mends it")
+    })?;
+    Ok(config)
+}
+
+/// The tenant of this machine: kept beside the database, so that its runs are there after a restart.
+async fn tenant_token(stack: &Stack, data_dir: &Path, registered: bool) -> Result<Secret, Failure> {
+    let path = data_dir.join("tenant.token");
+    if let Ok(kept) = std::fs::read_to_string(&path) {
+        return Ok(Secret::new(kept.trim()));
+    }
+    let token = if registered {
+        let body =
+            CreateToken { kind: TokenKind::Tenant, label: "ozma up".into(), tenant_id: None };
+        let made: TokenCreated =
+            stack.client(&stack.admin_key)?.post("/api/v1/tokens", &body).await?;
+        made.token
+    } else {
+        new_token("opr_")?
+    };
+    write_private(&path, token.expose())?;
+    Ok(token)
+}

@@ -1,0 +1,291 @@
+//! The command line itself: what it says and how it ends, without an engine.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::fs::PermissionsExt,
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How a command ended.
+#[derive(Debug)]
+struct Done {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+/// `ozma` in a home of its own and an environment of nothing but what is said here.
+struct Home(TempDir);
+
+impl Home {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn command(&self, args: &[&str], vars: &[(&str, &str)]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ozma"));
+        command
+            .args(args)
+            .current_dir(self.0.path())
+            .env_clear()
+            .env("HOME", self.0.path())
+            .envs(vars.iter().copied())
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn ozma_with(&self, args: &[&str], vars: &[(&str, &str)]) -> Done {
+        let done = self.command(args, vars).output().unwrap();
+        Done {
+            code: done.status.code().unwrap(),
+            out: String::from_utf8(done.stdout).unwrap(),
+            err: String::from_utf8(done.stderr).unwrap(),
+        }
+    }
+
+    fn ozma(&self, args: &[&str]) -> Done {
+        self.ozma_with(args, &[])
+    }
+
+    fn context(&self, text: &str) {
+        let folder = self.0.path().join(".config/ozma");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("context.toml"), text).unwrap();
+    }
+}
+
+/// An address where nobody listens: the port was ours a moment ago.
+fn nobody() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+#[test]
+fn bad_usage_ends_with_2_and_does_nothing() {
+    let home = Home::new();
+    for args in [
+        &["no-such-command"][..],
+        &["run", "x", "--env", "a", "--image", "b"],
+        &["runs", "show", "../etc"],
+        &["runs", "list", "--state", "SLEEPING"],
+        &["env", "create"],
+        &["worker", "--backend", "podman"],
+        &["login", "--url", "http://user:password@x"],
+    ] {
+        let done = home.ozma(args);
+        assert_eq!(done.code, 2, "{args:?}: {done:?}");
+        assert!(done.err.contains("error"), "{args:?}: {done:?}");
+        assert_eq!(done.out, "", "{args:?}");
+    }
+    assert_eq!(std::fs::read_dir(home.0.path()).unwrap().count(), 0, "something was written");
+}
+
+#[test]
+fn help_and_version_end_with_0() {
+    let home = Home::new();
+    let help = home.ozma(&["--help"]);
+    assert_eq!(help.code, 0);
+    for command in ["up", "run", "runs", "env", "demo", "doctor", "serve", "worker", "bench"] {
+        assert!(help.out.contains(command), "{command} is not in the help");
+    }
+    assert!(home.ozma(&["--version"]).out.starts_with("ozma "));
+}
+
+#[test]
+fn without_a_plane_it_says_how_to_get_one() {
+    let home = Home::new();
+    let unknown = home.ozma(&["run", "hello"]);
+    assert_eq!(unknown.code, 2, "{unknown:?}");
+    assert!(unknown.err.contains("ozma up") && unknown.err.contains("--url"), "{unknown:?}");
+
+    let url = nobody();
+    let away = home.ozma(&["runs", "list", "--url", &url, "--token", "t"]);
+    assert_eq!(away.code, 3, "{away:?}");
+    assert!(away.err.starts_with(&format!("error: no plane answers at {url}")), "{away:?}");
+    assert!(away.err.contains("hint: start one with `ozma up`"), "{away:?}");
+}
+
+#[test]
+fn the_flag_comes_before_the_variable_and_that_before_the_context() {
+    let home = Home::new();
+    let (flag, variable, noted) = (nobody(), nobody(), nobody());
+    home.context(&format!("url = \"{noted}\"\ntoken = \"t\"\n"));
+    let vars = [("OZMA_URL", variable.as_str()), ("OZMA_TOKEN", "t")];
+    let asked = |done: Done, url: &str| assert!(done.err.contains(url), "{url}: {done:?}");
+    asked(home.ozma_with(&["runs", "list", "--url", &flag], &vars), &flag);
+    asked(home.ozma_with(&["runs", "list"], &vars), &variable);
+    asked(home.ozma(&["runs", "list"]), &noted);
+
+    // The context's token goes to no other plane.
+    let other = home.ozma(&["runs", "list", "--url", &flag]);
+    assert_eq!(other.code, 2, "{other:?}");
+    assert!(other.err.contains("no token for"), "{other:?}");
+}
+
+#[test]
+fn completions_know_the_commands() {
+    let home = Home::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let done = home.ozma(&["completions", shell]);
+        assert_eq!(done.code, 0, "{done:?}");
+        assert!(done.out.contains("doctor"), "{shell}");
+    }
+    // A reader that goes away is no failure.
+    let mut child = home
+        .command(&["completions", "bash"], &[])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let done = child.wait_with_output().unwrap();
+    assert_eq!((done.status.code(), done.stderr.len()), (Some(0), 0), "{done:?}");
+}
+
+#[test]
+fn a_wrong_configuration_is_named_and_nothing_starts() {
+    let home = Home::new();
+    let file = home.0.path().join("ozma.toml");
+    let path = file.to_str().unwrap();
+    for (text, named) in [
+        ("lissten = \"127.0.0.1:0\"", "lissten"),
+        ("listen = \"0.0.0.0:0\"", "OZ_ALLOW_OPEN_TENANCY"),
+        ("lease_ms = 1", "lease_ms"),
+        ("admin_key = \"short\"", "admin_key"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let done = home.ozma(&["serve", "--config", path, "--check-config"]);
+        assert_eq!(done.code, 2, "{text}: {done:?}");
+        assert!(done.err.contains(named), "{text}: {done:?}");
+        assert!(!done.err.contains("\"short\""), "a secret was shown: {done:?}");
+    }
+    std::fs::write(&file, "listen = \"127.0.0.1:0\"").unwrap();
+    let done = home.ozma(&["serve", "--config", path, "--check-config"]);
+    assert_eq!((done.code, done.out.as_str()), (0, "the configuration is valid\n"), "{done:?}");
+
+    let worker = home.ozma(&["worker", "--state-dir", "/tmp/x"]);
+    assert_eq!(worker.code, 2, "{worker:?}");
+    assert!(worker.err.contains("--token-file"), "{worker:?}");
+}
+
+#[test]
+fn doctor_gives_json_and_fails_when_a_check_does() {
+    let home = Home::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let nowhere = format!("unix://{}/no.sock", home.0.path().display());
+    let done =
+        home.ozma_with(&["doctor", "--json", "--listen", &listen], &[("DOCKER_HOST", &nowhere)]);
+    assert_eq!(done.code, 1, "{done:?}");
+    let report: Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(report["ok"], false);
+    let check = |name: &str| {
+        let checks = report["checks"].as_array().unwrap();
+        checks
+            .iter()
+            .find(|check| check["name"] == name)
+            .unwrap_or_else(|| panic!("{name}"))
+            .clone()
+    };
+    assert_eq!(check("port")["verdict"], "fail");
+    assert_ne!(check("engine")["verdict"], "pass");
+    assert_eq!(check("database")["verdict"], "pass");
+    for check in report["checks"].as_array().unwrap() {
+        assert_eq!(check["verdict"] == "pass", check.get("fix").is_none(), "{check}");
+    }
+}
+
+/// A plane as a process; killed when the test ends.
+struct Serving {
+    child: std::process::Child,
+    url: String,
+    key: String,
+}
+
+impl Serving {
+    fn start(home: &Home) -> Self {
+        let mut child = home
+            .command(&["serve", "--listen", "127.0.0.1:0", "--data-dir", "data"], &[])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = lines.next().unwrap().unwrap();
+        let url = first.strip_prefix("listening on ").unwrap().to_owned();
+        let second = lines.next().unwrap().unwrap();
+        let path = home.0.path().join(second.strip_prefix("admin key in ").unwrap());
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let key = std::fs::read_to_string(&path).unwrap().trim().to_owned();
+        Self { child, url, key }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn against_a_real_plane() {
+    let home = Home::new();
+    let plane = Serving::start(&home);
+
+    // A token that works is kept, from standard input, for its owner only.
+    let mut login = home
+        .command(&["login", "--url", &plane.url], &[])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    login.stdin.take().unwrap().write_all(b"a-tenant-of-the-test\n").unwrap();
+    assert!(login.wait_with_output().unwrap().status.success());
+    let context = home.0.path().join(".config/ozma/context.toml");
+    assert_eq!(std::fs::metadata(&context).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let made =
+        home.ozma(&["env", "create", "shop", "--image", "busybox", "--repo", "/srv/x.git#main"]);
+    assert_eq!(made.code, 0, "{made:?}");
+    assert!(made.out.starts_with("env_"), "{made:?}");
+    let shown = home.ozma(&["env", "show", "shop"]);
+    assert!(shown.out.contains("/srv/x.git at main"), "{shown:?}");
+
+    let run = home.ozma(&["run", "--env", "shop", "--title", "a title", "--no-follow", "do it"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let id = run.out.trim();
+    let list = home.ozma(&["runs", "list"]);
+    assert!(list.out.contains(id) && list.out.contains("QUEUED"), "{list:?}");
+    assert!(list.out.starts_with("RUN ") && !list.out.contains('\x1b'), "{list:?}");
+    assert_eq!(home.ozma(&["runs", "cancel", id]).code, 0);
+    let shown = home.ozma(&["runs", "show", id]);
+    assert!(shown.out.contains("CANCELLED") && shown.out.contains("a title"), "{shown:?}");
+    // Following a run that has ended ends with its outcome.
+    let logs = home.ozma(&["runs", "logs", "-f", "--json", id]);
+    assert_eq!(logs.code, 130, "{logs:?}");
+    let last: Value = serde_json::from_str(logs.out.lines().last().unwrap()).unwrap();
+    assert_eq!(last["data"]["state"], "CANCELLED");
+    // Once more is refused by the plane, in its words and with its code.
+    let again = home.ozma(&["runs", "cancel", id]);
+    assert_eq!(again.code, 2, "{again:?}");
+    assert!(again.err.contains("(invalid_request)"), "{again:?}");
+
+    let unknown = home.ozma(&["runs", "show", "00000000-0000-7000-8000-000000000000"]);
+    assert!(unknown.code == 2 && unknown.err.contains("hint:"), "{unknown:?}");
+
+    let admin = [("OZ_ADMIN_API_KEY", plane.key.as_str())];
+    let token = home.ozma_with(&["token", "create", "ci", "--quiet"], &admin);
+    assert_eq!(token.code, 0, "{token:?}");
+    assert!(token.out.starts_with("opr_"), "{token:?}");
+    let listed = home.ozma_with(&["token", "list"], &admin);
+    assert!(listed.out.contains("ci") && !listed.out.contains(token.out.trim()), "{listed:?}");
+    let refused = home.ozma_with(&["token", "list", "--token", "a-tenant-of-the-test"], &[]);
+    assert!(refused.code == 3 && refused.err.contains("admin key"), "{refused:?}");
+
+    assert_eq!(home.ozma(&["env", "delete", "shop"]).code, 0);
+    assert!(home.ozma(&["env", "list"]).err.contains("no environments"));
+}
