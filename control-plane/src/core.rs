@@ -1,0 +1,119 @@
+//! What the plane's parts share: the store, the time, the settings, the hints. It holds no truth of its own.
+
+use std::{sync::Arc, time::Duration};
+
+use service::{clock::Clock, lifecycle::Lifecycle};
+
+use crate::{counters::Counters, link::Registry, sealing::Sealer, store::Store, wake::Wake};
+
+/// Choices of the operator that the core obeys. `Config` of the application makes one.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Without a heartbeat for this long an execution counts as lost.
+    pub lease: Duration,
+    /// How often a worker says which executions it holds; at most a third of the lease.
+    pub heartbeat: Duration,
+    /// How long a worker may take to answer an assignment before the run is queued again.
+    pub claim_timeout: Duration,
+    /// Executions of one run, the first included.
+    pub max_attempts: u32,
+    /// The longest wait before a second attempt; it doubles with each further one, up to a minute.
+    pub retry_wait: Duration,
+    /// For runs without an environment; without one such runs are refused.
+    pub default_image: Option<String>,
+    /// What stock workers mount at `/agent`; without one they are given nothing.
+    pub sidecar_image: Option<String>,
+    /// Runs one tenant may have waiting; the next one is refused as `QueueFull`.
+    pub max_queued: u32,
+    /// Environments one tenant may have; the next one is refused as `TooMany`.
+    pub max_environments: u32,
+    /// How long a worker may take to say `hello` before it counts as a stock worker.
+    pub hello_timeout: Duration,
+    /// How long a stock worker's executions outlive its connection: its longest wait to dial is 60 s.
+    pub stock_lease: Duration,
+    /// Executions handed to one stock worker at a time; it announces no capacity.
+    pub stock_capacity: u32,
+    /// The safety net under every wake-up: how often a loop looks although nobody called.
+    pub poll: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(12),
+            heartbeat: Duration::from_secs(4),
+            claim_timeout: Duration::from_secs(30),
+            max_attempts: 3,
+            retry_wait: Duration::from_secs(2),
+            default_image: None,
+            sidecar_image: None,
+            max_queued: 10_000,
+            max_environments: 1_000,
+            hello_timeout: Duration::from_secs(5),
+            stock_lease: Duration::from_secs(90),
+            stock_capacity: 4,
+            poll: Duration::from_millis(500),
+        }
+    }
+}
+
+/// The shared parts of one plane; everybody holds it as `Arc<Core>`.
+#[derive(Debug)]
+pub struct Core {
+    pub store: Store,
+    pub clock: Clock,
+    pub life: Lifecycle,
+    pub settings: Settings,
+    pub sealer: Sealer,
+    /// Who is connected right now; a hint, never asked whether a run exists.
+    pub workers: Registry,
+    pub wake: Wake,
+    pub counters: Counters,
+    /// New with every start of the process.
+    pub plane_id: String,
+    /// When this plane came up, by its clock.
+    pub started_at: i64,
+}
+
+impl Core {
+    pub fn new(
+        store: Store,
+        sealer: Sealer,
+        clock: Clock,
+        life: Lifecycle,
+        settings: Settings,
+    ) -> Arc<Self> {
+        let started_at = clock.now_ms();
+        Arc::new(Self {
+            store,
+            clock,
+            life,
+            settings,
+            sealer,
+            workers: Registry::default(),
+            wake: Wake::default(),
+            counters: Counters::default(),
+            plane_id: uuid::Uuid::now_v7().simple().to_string(),
+            started_at,
+        })
+    }
+
+    /// Starts the loops: dispatch, reaper, and on PostgreSQL the wake-ups between planes.
+    pub fn start(self: &Arc<Self>) {
+        let (core, life) = (Arc::clone(self), self.life.clone());
+        self.life.spawn_essential("dispatch", crate::dispatch::run(core, life));
+        let (core, life) = (Arc::clone(self), self.life.clone());
+        self.life.spawn_essential("the reaper", crate::reaper::run(core, life));
+        let (core, life) = (Arc::clone(self), self.life.clone());
+        self.life.spawn_essential("wake-ups between planes", crate::wake::run(core, life));
+    }
+
+    pub fn now(&self) -> i64 {
+        self.clock.now_ms()
+    }
+}
+
+/// Milliseconds, for columns and frames.
+pub(crate) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

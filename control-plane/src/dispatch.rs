@@ -1,0 +1,183 @@
+//! Dispatch: a reconciler that brings queued runs to free slots, and wishes to stop to the workers concerned.
+//! It takes no input but the store and the connections of this plane, and forgets everything between passes.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use protocol::{
+    link::{StockTask, TaskAssignment, TaskCancellation, TaskDefinition, ToWorker},
+    secret::Secret,
+    spec::RunSpec,
+};
+use service::lifecycle::Lifecycle;
+
+use crate::{
+    core::{Core, millis},
+    environments,
+    link::{Connection, Dialect},
+    reports,
+    runs::Snapshot,
+    store::{Claimant, Claimed, Report, StoreError, from_json},
+};
+
+/// Works until the process drains.
+pub async fn run(core: Arc<Core>, life: Lifecycle) {
+    let mut woken = core.wake.on_queue();
+    loop {
+        // Marked before the pass: what comes during it leads to another one.
+        woken.borrow_and_update();
+        if let Err(error) = pass(&core).await {
+            tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "dispatch failed");
+        }
+        tokio::select! {
+            () = life.draining().cancelled() => return,
+            () = tokio::time::sleep(core.settings.poll) => {}
+            _ = woken.changed() => {}
+        }
+    }
+}
+
+/// One pass: the same on an empty memory as on a full one.
+pub async fn pass(core: &Core) -> Result<(), StoreError> {
+    cancel_pass(core).await?;
+    let mut connections = core.workers.all();
+    while core.store.work_waits(core.now()).await? {
+        // A worker with nothing to do comes first; ties fall as they may.
+        connections.retain(|connection| connection.takes_work(core.now()));
+        if connections.is_empty() {
+            return Ok(());
+        }
+        let mut handed = 0;
+        for connection in &connections {
+            handed += fill(core, connection).await?;
+        }
+        if handed == 0 {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Hands one worker what it has slots for.
+async fn fill(core: &Core, connection: &Connection) -> Result<usize, StoreError> {
+    let now = core.now();
+    let claimant = Claimant {
+        worker_id: connection.worker_id.clone(),
+        instance_id: connection.instance_id.clone(),
+        capacity: connection.capacity,
+        answer_by: now + millis(core.settings.claim_timeout),
+        now,
+    };
+    let claimed = core.store.claim(&claimant).await?;
+    let handed = claimed.len();
+    for run in claimed {
+        let (run_id, execution_id) = (run.run_id.clone(), run.execution_id.clone());
+        core.wake.run(&run_id);
+        let assignment = assignment(core, connection.dialect, run);
+        let sent = match assignment {
+            Ok(assignment) => connection.send(ToWorker::TaskAssignment(Box::new(assignment))),
+            Err(error) => {
+                tracing::error!(run.id = %run_id, error = %error, "run {run_id} cannot be assigned");
+                let report = Report::Failed {
+                    reason: protocol::failure::FailureReason::Unknown,
+                    message: format!("the plane could not make the assignment: {error}"),
+                    exit_code: None,
+                    peak_memory_bytes: None,
+                };
+                reports::record(core, &execution_id, None, &report).await?;
+                continue;
+            }
+        };
+        if sent {
+            core.counters.assigned.add(1);
+            tracing::info!(run.id = %run_id, execution.id = %execution_id,
+                worker.id = %connection.worker_id, "run {run_id} handed to {}", connection.worker_id);
+        } else {
+            let message = "the worker's connection was gone".to_owned();
+            reports::record(core, &execution_id, None, &Report::Declined { message }).await?;
+        }
+    }
+    Ok(handed)
+}
+
+/// Tells each worker once a connection which of its executions are to stop.
+async fn cancel_pass(core: &Core) -> Result<(), StoreError> {
+    for execution in core.store.cancelling().await? {
+        for connection in core.workers.of_instance(&execution.instance_id) {
+            if connection.first_cancel(&execution.id) {
+                connection.send(ToWorker::TaskCancellation(TaskCancellation {
+                    task_id: execution.run_id.clone(),
+                    execution_id: Some(execution.id.clone()),
+                }));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn assignment(core: &Core, dialect: Dialect, run: Claimed) -> Result<TaskAssignment, StoreError> {
+    let spec = run_spec(core, &run)?;
+    let stock = dialect == Dialect::Stock;
+    Ok(TaskAssignment {
+        task_id: run.run_id.clone(),
+        execution_id: run.execution_id,
+        task: StockTask {
+            id: run.run_id,
+            title: run.title,
+            // A worker of ours reads it from the specification; it need not travel twice.
+            task_definition: TaskDefinition {
+                prompt: if stock { run.prompt } else { String::new() },
+            },
+        },
+        docker_image: if stock { spec.image.clone() } else { String::new() },
+        sidecar_image: if stock {
+            core.settings.sidecar_image.clone().unwrap_or_default()
+        } else {
+            String::new()
+        },
+        env_vars: if stock { stock_env(&spec) } else { BTreeMap::new() },
+        spec: (!stock).then_some(spec),
+    })
+}
+
+/// What one execution is to do, from the run's own copy of its environment.
+fn run_spec(core: &Core, run: &Claimed) -> Result<RunSpec, StoreError> {
+    let Snapshot { spec } = from_json(&run.snapshot, "run snapshot")?;
+    let env = match &run.environment_id {
+        Some(id) => environments::open_values(&core.sealer, id, run.env_sealed.as_deref())?,
+        None => BTreeMap::new(),
+    };
+    Ok(RunSpec {
+        run_id: run.run_id.clone(),
+        execution_id: run.execution_id.clone(),
+        tenant_id: run.owner.clone(),
+        attempt: run.attempt,
+        title: run.title.clone(),
+        prompt: run.prompt.clone(),
+        image: spec.docker_image,
+        repos: spec.repos,
+        setup_commands: spec.setup_commands,
+        env,
+        harness: spec.harness,
+        shape: spec.shape,
+        network: spec.network,
+        timeouts: spec.timeouts,
+        artifacts: spec.artifacts,
+    })
+}
+
+/// The variables a stock worker's container finds its task in (oz-api.md 2.3 and 4).
+fn stock_env(spec: &RunSpec) -> BTreeMap<String, Secret> {
+    let lines = |lines: Vec<String>| lines.join("\n");
+    let values = spec.env.iter().map(|(key, value)| format!("{key}={}", value.expose()));
+    let texts = [
+        ("OZ_TASK_PROMPT", spec.prompt.clone()),
+        ("OZ_ENV_REPOS", lines(spec.repos.iter().map(|repo| repo.url.clone()).collect())),
+        ("OZ_ENV_SETUP_COMMANDS", lines(spec.setup_commands.clone())),
+        ("OZ_ENV_VARS", lines(values.collect())),
+    ];
+    texts
+        .into_iter()
+        .filter(|(_, text)| !text.is_empty())
+        .map(|(key, text)| (key.to_owned(), Secret::new(text)))
+        .collect()
+}

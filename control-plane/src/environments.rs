@@ -1,0 +1,215 @@
+//! Environments: what a run starts from. Their values are sealed before they reach the store and opened
+//! only for their owner and for an execution's assignment.
+
+use std::collections::BTreeMap;
+
+use protocol::{
+    ids::{EnvironmentId, TenantId},
+    secret::Secret,
+    spec::{HarnessSpec, Network, Repo, Shape, Timeouts},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    core::Core,
+    scope::Scope,
+    sealing::Sealer,
+    store::{EnvironmentRow, StoreError, from_json, json},
+};
+
+/// The most one listing shows; more are reached by id only.
+pub const MAX_LISTED: u32 = 1_000;
+
+/// What every kept seal is bound to that belongs to no environment.
+const MARK: &str = "mark";
+
+/// Everything of an environment but its name and values; a run keeps a copy of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EnvironmentSpec {
+    pub description: Option<String>,
+    pub docker_image: String,
+    pub repos: Vec<Repo>,
+    pub setup_commands: Vec<String>,
+    pub harness: HarnessSpec,
+    pub shape: Shape,
+    pub network: Network,
+    pub timeouts: Timeouts,
+    /// Paths below the workspace that are kept as artifacts.
+    pub artifacts: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Environment {
+    pub id: EnvironmentId,
+    pub owner: TenantId,
+    pub global: bool,
+    pub name: String,
+    pub spec: EnvironmentSpec,
+    pub env: BTreeMap<String, Secret>,
+    pub created_at: i64,
+    pub updated_at: i64,
+}
+
+/// An environment as its author describes it, already checked for form.
+#[derive(Debug, Clone)]
+pub struct NewEnvironment {
+    pub name: String,
+    /// Asked to be visible to every tenant; a tenant's wish is ignored, and it gets one of its own.
+    pub global: bool,
+    pub spec: EnvironmentSpec,
+    pub env: BTreeMap<String, Secret>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum EnvironmentError {
+    /// Not there, or not the caller's to see.
+    #[error("no such environment")]
+    NotFound,
+    /// A global one is changed by an administrator only.
+    #[error("a global environment is changed by an administrator only")]
+    ReadOnly,
+    /// Every tenant could read its values.
+    #[error("a global environment cannot hold env_vars")]
+    GlobalWithValues,
+    #[error("there may be at most {0} environments")]
+    TooMany(u32),
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl From<StoreError> for EnvironmentError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound => Self::NotFound,
+            other => Self::Store(other),
+        }
+    }
+}
+
+/// Checks that this key is the one the database's values were sealed with; the first start decides.
+///
+/// # Errors
+/// Another key, or no database.
+pub async fn check_key(core: &Core) -> anyhow::Result<()> {
+    let mark = core.store.seal_mark(&core.sealer.seal(MARK, MARK.as_bytes())).await?;
+    core.sealer.open(MARK, &mark)?;
+    Ok(())
+}
+
+pub async fn create(
+    core: &Core,
+    scope: &Scope,
+    new: NewEnvironment,
+) -> Result<Environment, EnvironmentError> {
+    let limit = core.settings.max_environments;
+    if core.store.count_environments(scope.owner()).await? >= i64::from(limit) {
+        return Err(EnvironmentError::TooMany(limit));
+    }
+    let now = core.now();
+    let id = EnvironmentId::from_uuid(uuid::Uuid::now_v7());
+    let environment = describe(scope, id, scope.owner().clone(), new, now, now)?;
+    core.store.insert_environment(&to_row(&core.sealer, &environment)).await?;
+    Ok(environment)
+}
+
+pub async fn get(
+    core: &Core,
+    scope: &Scope,
+    id: &EnvironmentId,
+) -> Result<Environment, EnvironmentError> {
+    Ok(from_row(&core.sealer, core.store.environment(scope, id).await?)?)
+}
+
+/// What the caller may see, the newest change first, at most [`MAX_LISTED`].
+pub async fn list(core: &Core, scope: &Scope) -> Result<Vec<Environment>, EnvironmentError> {
+    let rows = core.store.environments(scope, MAX_LISTED).await?;
+    Ok(rows.into_iter().map(|row| from_row(&core.sealer, row)).collect::<Result<_, _>>()?)
+}
+
+/// Replaces one as a whole. Runs already submitted keep what they were submitted with.
+pub async fn update(
+    core: &Core,
+    scope: &Scope,
+    id: &EnvironmentId,
+    new: NewEnvironment,
+) -> Result<Environment, EnvironmentError> {
+    let old = changeable(core, scope, id).await?;
+    let environment = describe(scope, old.id, old.owner, new, old.created_at, core.now())?;
+    core.store.update_environment(scope, &to_row(&core.sealer, &environment)).await?;
+    Ok(environment)
+}
+
+/// Removes one. Runs already submitted keep what they were submitted with.
+pub async fn delete(
+    core: &Core,
+    scope: &Scope,
+    id: &EnvironmentId,
+) -> Result<(), EnvironmentError> {
+    changeable(core, scope, id).await?;
+    Ok(core.store.delete_environment(scope, id).await?)
+}
+
+async fn changeable(
+    core: &Core,
+    scope: &Scope,
+    id: &EnvironmentId,
+) -> Result<EnvironmentRow, EnvironmentError> {
+    let row = core.store.environment(scope, id).await?;
+    if row.global && !scope.is_admin() { Err(EnvironmentError::ReadOnly) } else { Ok(row) }
+}
+
+fn describe(
+    scope: &Scope,
+    id: EnvironmentId,
+    owner: TenantId,
+    new: NewEnvironment,
+    created_at: i64,
+    updated_at: i64,
+) -> Result<Environment, EnvironmentError> {
+    let global = new.global && scope.is_admin();
+    if global && !new.env.is_empty() {
+        return Err(EnvironmentError::GlobalWithValues);
+    }
+    let NewEnvironment { name, spec, env, .. } = new;
+    Ok(Environment { id, owner, global, name, spec, env, created_at, updated_at })
+}
+
+fn to_row(sealer: &Sealer, environment: &Environment) -> EnvironmentRow {
+    EnvironmentRow {
+        id: environment.id.clone(),
+        owner: environment.owner.clone(),
+        global: environment.global,
+        name: environment.name.clone(),
+        spec: json(&environment.spec),
+        env_sealed: (!environment.env.is_empty())
+            .then(|| sealer.seal(environment.id.as_str(), json(&environment.env).as_bytes())),
+        created_at: environment.created_at,
+        updated_at: environment.updated_at,
+    }
+}
+
+fn from_row(sealer: &Sealer, row: EnvironmentRow) -> Result<Environment, StoreError> {
+    Ok(Environment {
+        spec: from_json(&row.spec, "environment specification")?,
+        env: open_values(sealer, &row.id, row.env_sealed.as_deref())?,
+        id: row.id,
+        owner: row.owner,
+        global: row.global,
+        name: row.name,
+        created_at: row.created_at,
+        updated_at: row.updated_at,
+    })
+}
+
+/// The values sealed for environment `id`.
+pub(crate) fn open_values(
+    sealer: &Sealer,
+    id: &EnvironmentId,
+    values: Option<&[u8]>,
+) -> Result<BTreeMap<String, Secret>, StoreError> {
+    let Some(values) = values else { return Ok(BTreeMap::new()) };
+    let unreadable = "environment values (is the encryption key the one they were sealed with?)";
+    let text = sealer.open(id.as_str(), values).map_err(|_| StoreError::Corrupt(unreadable))?;
+    serde_json::from_slice(&text).map_err(|_| StoreError::Corrupt(unreadable))
+}

@@ -1,0 +1,220 @@
+//! One worker's socket, from the first frame to the last: reading in order, writing beside it.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use futures_util::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use protocol::{
+    ids::WorkerId,
+    limits::MAX_FRAME_BYTES,
+    link::{FromWorker, PROTOCOL_VERSION, ToWorker},
+};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    frames, opening,
+    registry::{Connection, MAX_QUEUED_FRAMES},
+};
+use crate::core::Core;
+
+/// A worker that says nothing for this long, not even a pong, is gone.
+const SILENCE: Duration = Duration::from_mins(1);
+
+/// How often the plane pings.
+const PING_EVERY: Duration = Duration::from_secs(20);
+
+/// How long one frame may take to leave.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a socket is closed from here.
+#[derive(Debug, Clone, Copy)]
+enum Goodbye {
+    Draining,
+    Replaced,
+    TooLarge,
+    Protocol,
+    Failed,
+    Silent,
+}
+
+impl Goodbye {
+    fn frame(self) -> CloseFrame {
+        let (code, reason) = match self {
+            Self::Draining => (close_code::AWAY, "the plane is stopping; dial again".to_owned()),
+            Self::Replaced => (close_code::POLICY, "replaced by a newer connection".to_owned()),
+            Self::TooLarge => (close_code::SIZE, format!("a message over {MAX_FRAME_BYTES} bytes")),
+            Self::Protocol => {
+                (close_code::PROTOCOL, format!("this plane speaks protocol {PROTOCOL_VERSION}"))
+            }
+            Self::Failed => (close_code::ERROR, "the plane failed; dial again".to_owned()),
+            Self::Silent => (close_code::AWAY, "nothing heard for too long".to_owned()),
+        };
+        CloseFrame { code, reason: reason.into() }
+    }
+}
+
+/// What came of a socket.
+enum Heard {
+    Frame(FromWorker),
+    /// Nothing to act on: a ping, or a frame that could not be read.
+    Sign,
+    /// The worker ended it.
+    Gone,
+    End(Goodbye),
+}
+
+pub(super) async fn run(core: Arc<Core>, socket: WebSocket, worker_id: WorkerId) {
+    let (sink, mut stream) = socket.split();
+    let (outgoing, queue) = mpsc::channel(MAX_QUEUED_FRAMES);
+    let first = match first_frame(&core, &mut stream).await {
+        Heard::Frame(frame) => Some(frame),
+        Heard::Sign => None,
+        Heard::Gone => return,
+        Heard::End(goodbye) => return part(sink, goodbye).await,
+    };
+    let connection = match &first {
+        Some(FromWorker::Hello(hello)) if hello.protocol != PROTOCOL_VERSION => {
+            tracing::warn!(worker.id = %worker_id, protocol = hello.protocol, "worker refused");
+            return part(sink, Goodbye::Protocol).await;
+        }
+        Some(FromWorker::Hello(hello)) => opening::ozma(&core, worker_id, hello, outgoing).await,
+        _ => opening::stock(&core, worker_id, outgoing).await,
+    };
+    let connection = match connection {
+        Ok(connection) => connection,
+        Err(error) => {
+            tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "worker not taken");
+            return part(sink, Goodbye::Failed).await;
+        }
+    };
+    tracing::info!(worker.id = %connection.worker_id, connection.id = connection.id,
+        dialect = connection.dialect.as_str(), "worker {} connected", connection.worker_id);
+    let last_word = CancellationToken::new();
+    let writer = core.life.spawn(write(sink, queue, Arc::clone(&connection), last_word.clone()));
+    let first = first.filter(|frame| !matches!(frame, FromWorker::Hello(_)));
+    let goodbye = read(&core, &connection, &mut stream, first).await;
+    core.workers.remove(&connection.id);
+    last_word.cancel();
+    match (writer.await, goodbye) {
+        (Ok(sink), Some(goodbye)) => part(sink, goodbye).await,
+        (Ok(_), None) => {}
+        (Err(error), _) => tracing::error!(error = %error, "a worker's writer panicked"),
+    }
+    if let Err(error) = core.store.remove_connection(&connection.id).await {
+        tracing::debug!(error = %error, "the connection's row stays until it is swept");
+    }
+    tracing::info!(worker.id = %connection.worker_id, connection.id = connection.id,
+        "worker {} disconnected", connection.worker_id);
+}
+
+/// The frame that tells the dialect; `Sign` when none came in time.
+async fn first_frame(core: &Core, stream: &mut SplitStream<WebSocket>) -> Heard {
+    let frame = async {
+        loop {
+            match hear(core, stream.next().await) {
+                Heard::Sign => {}
+                other => return other,
+            }
+        }
+    };
+    tokio::select! {
+        () = core.life.draining().cancelled() => Heard::End(Goodbye::Draining),
+        heard = timeout(core.settings.hello_timeout, frame) => heard.unwrap_or(Heard::Sign),
+    }
+}
+
+/// Acts on frames one after another; tells why the socket is to be closed, `None` if it was.
+async fn read(
+    core: &Core,
+    connection: &Connection,
+    stream: &mut SplitStream<WebSocket>,
+    first: Option<FromWorker>,
+) -> Option<Goodbye> {
+    let mut next = first.map_or(Heard::Sign, Heard::Frame);
+    loop {
+        let acted = match next {
+            Heard::Frame(frame) => frames::handle(core, connection, frame).await,
+            Heard::Sign => frames::heard(core, connection).await,
+            Heard::Gone => return None,
+            Heard::End(goodbye) => return Some(goodbye),
+        };
+        if let Err(error) = acted {
+            tracing::warn!(worker.id = %connection.worker_id,
+                error = format!("{:#}", anyhow::Error::new(error)), "closing a worker's connection");
+            return Some(Goodbye::Failed);
+        }
+        next = tokio::select! {
+            () = core.life.draining().cancelled() => Heard::End(Goodbye::Draining),
+            () = connection.closing.cancelled() => Heard::End(Goodbye::Replaced),
+            message = timeout(SILENCE, stream.next()) => match message {
+                Ok(message) => hear(core, message),
+                Err(_) => Heard::End(Goodbye::Silent),
+            },
+        };
+    }
+}
+
+fn hear(core: &Core, message: Option<Result<Message, axum::Error>>) -> Heard {
+    let text = match message {
+        Some(Ok(Message::Text(text))) => text,
+        // The stock worker may send text as binary.
+        Some(Ok(Message::Binary(bytes))) => match bytes.try_into() {
+            Ok(text) => text,
+            Err(_) => return unreadable(core, "not UTF-8"),
+        },
+        Some(Ok(Message::Ping(_) | Message::Pong(_))) => return Heard::Sign,
+        Some(Ok(Message::Close(_))) | None => return Heard::Gone,
+        Some(Err(error)) => {
+            let text = error.to_string();
+            let large = text.contains("too long") || text.contains("Space limit");
+            return if large { Heard::End(Goodbye::TooLarge) } else { Heard::Gone };
+        }
+    };
+    match FromWorker::parse(&text) {
+        Ok(frame) => Heard::Frame(frame),
+        Err(error) => unreadable(core, &error.to_string()),
+    }
+}
+
+fn unreadable(core: &Core, why: &str) -> Heard {
+    core.counters.bad_frames.add(1);
+    tracing::warn!(error = why, "a worker's message was ignored");
+    Heard::Sign
+}
+
+type Sink = SplitSink<WebSocket, Message>;
+
+/// Sends what is in line, and pings, until the reading side is done; gives the sink back for a last word.
+async fn write(
+    mut sink: Sink,
+    mut queue: mpsc::Receiver<ToWorker>,
+    connection: Arc<Connection>,
+    last_word: CancellationToken,
+) -> Sink {
+    let mut pings = tokio::time::interval(PING_EVERY);
+    pings.reset();
+    loop {
+        let message = tokio::select! {
+            () = last_word.cancelled() => return sink,
+            frame = queue.recv() => match frame {
+                Some(frame) => Message::text(frame.to_json()),
+                None => return sink,
+            },
+            _ = pings.tick() => Message::Ping(axum::body::Bytes::new()),
+        };
+        if !matches!(timeout(WRITE_TIMEOUT, sink.send(message)).await, Ok(Ok(()))) {
+            connection.closing.cancel();
+            return sink;
+        }
+    }
+}
+
+async fn part(mut sink: Sink, goodbye: Goodbye) {
+    let close = Message::Close(Some(goodbye.frame()));
+    // The worker may be gone already; then there is nobody to tell.
+    let _ = timeout(WRITE_TIMEOUT, sink.send(close)).await;
+}

@@ -1,0 +1,47 @@
+//! The reaper: a reconciler that ends executions nobody speaks for any more. It begins one lease after the
+//! plane, because silence right after our own start proves nothing.
+
+use std::sync::Arc;
+
+use protocol::link::{ReportAck, ToWorker};
+use service::lifecycle::Lifecycle;
+
+use crate::{
+    core::{Core, millis},
+    reports,
+    store::{Recorded, Report, StoreError},
+};
+
+/// Works until the process drains.
+pub async fn run(core: Arc<Core>, life: Lifecycle) {
+    loop {
+        if let Err(error) = pass(&core).await {
+            tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "reaping failed");
+        }
+        tokio::select! {
+            () = life.draining().cancelled() => return,
+            () = tokio::time::sleep(core.settings.poll) => {}
+        }
+    }
+}
+
+/// One pass: ends what expired, forgets connections nobody hears of.
+pub async fn pass(core: &Core) -> Result<(), StoreError> {
+    let now = core.now();
+    if now - core.started_at < millis(core.settings.lease) {
+        return Ok(());
+    }
+    for execution in core.store.expired(now).await? {
+        let recorded = reports::record(core, &execution.id, None, &Report::Expired).await?;
+        if let Recorded::Applied { run_id, .. } = recorded {
+            tracing::warn!(run.id = %run_id, execution.id = %execution.id,
+                worker.id = %execution.worker_id, "lease of {} ran out", execution.id);
+            // Should the worker be there after all, it must not go on.
+            for connection in core.workers.of_instance(&execution.instance_id) {
+                connection.send(ToWorker::Stop(ReportAck { execution_id: execution.id.clone() }));
+            }
+        }
+    }
+    core.store.sweep_connections(now - 10 * millis(core.settings.stock_lease)).await?;
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! Worker connections as the planes last heard of them: for people, and for the hint that all slots are taken.
+
+use super::{Store, StoreError, Tx, on_pool, on_tx};
+
+/// One connection of one worker process to one plane.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct ConnectionRow {
+    pub id: String,
+    pub plane_id: String,
+    pub worker_id: String,
+    pub instance_id: String,
+    /// `ozma` or `stock`.
+    pub dialect: String,
+    pub backend: String,
+    pub version: String,
+    /// JSON array of texts.
+    pub tags: String,
+    pub capacity: i64,
+    /// 1: takes nothing new.
+    pub draining: i64,
+    pub connected_at: i64,
+    pub last_seen_at: i64,
+}
+
+impl Store {
+    pub async fn insert_connection(&self, row: &ConnectionRow) -> Result<(), StoreError> {
+        const SQL: &str = "insert into connections
+             (id, plane_id, worker_id, instance_id, dialect, backend, version, tags, capacity,
+              draining, connected_at, last_seen_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+        let mut tx = self.begin().await?;
+        on_tx!(&mut tx, |db| sqlx::query(SQL)
+            .bind(&row.id)
+            .bind(&row.plane_id)
+            .bind(&row.worker_id)
+            .bind(&row.instance_id)
+            .bind(&row.dialect)
+            .bind(&row.backend)
+            .bind(&row.version)
+            .bind(&row.tags)
+            .bind(row.capacity)
+            .bind(row.draining)
+            .bind(row.connected_at)
+            .bind(row.last_seen_at)
+            .execute(db)
+            .await
+            .map(|_| ()))?;
+        tx.commit().await
+    }
+
+    /// It was heard of.
+    pub async fn touch_connection(
+        &self,
+        id: &str,
+        draining: bool,
+        now: i64,
+    ) -> Result<(), StoreError> {
+        const SQL: &str = "update connections set draining = $2, last_seen_at = $3 where id = $1";
+        let mut tx = self.begin().await?;
+        on_tx!(&mut tx, |db| sqlx::query(SQL)
+            .bind(id)
+            .bind(i64::from(draining))
+            .bind(now)
+            .execute(db)
+            .await
+            .map(|_| ()))?;
+        tx.commit().await
+    }
+
+    pub async fn remove_connection(&self, id: &str) -> Result<(), StoreError> {
+        const SQL: &str = "delete from connections where id = $1";
+        let mut tx = self.begin().await?;
+        on_tx!(&mut tx, |db| sqlx::query(SQL).bind(id).execute(db).await.map(|_| ()))?;
+        tx.commit().await
+    }
+
+    /// Forgets connections of planes that went without saying so.
+    pub async fn sweep_connections(&self, seen_before: i64) -> Result<u64, StoreError> {
+        const SQL: &str = "delete from connections where last_seen_at < $1";
+        let mut tx = self.begin().await?;
+        let gone = on_tx!(&mut tx, |db| sqlx::query(SQL)
+            .bind(seen_before)
+            .execute(db)
+            .await
+            .map(|done| done.rows_affected()))?;
+        tx.commit().await?;
+        Ok(gone)
+    }
+
+    /// Connections heard of since then, by worker; at most 1000.
+    pub async fn connections(&self, seen_since: i64) -> Result<Vec<ConnectionRow>, StoreError> {
+        const SQL: &str = "select id, plane_id, worker_id, instance_id, dialect, backend, version,
+                 tags, capacity, draining, connected_at, last_seen_at
+             from connections where last_seen_at >= $1
+             order by worker_id, connected_at, id limit 1000";
+        Ok(on_pool!(self, |db| sqlx::query_as(SQL).bind(seen_since).fetch_all(db).await)?)
+    }
+}
+
+impl Tx {
+    /// Slots of the workers heard of since then, less what they hold and what already waits.
+    pub(super) async fn free_slots(&mut self, seen_since: i64) -> Result<i64, StoreError> {
+        const SQL: &str = "select
+             cast((select coalesce(sum(capacity), 0) from connections
+                   where last_seen_at >= $1 and draining = 0) as bigint)
+             - (select count(*) from executions where ended_at is null)
+             - (select count(*) from runs where state = 'QUEUED')";
+        Ok(on_tx!(self, |db| sqlx::query_scalar(SQL).bind(seen_since).fetch_one(db).await)?)
+    }
+}

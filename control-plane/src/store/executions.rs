@@ -1,0 +1,377 @@
+//! Executions: leases, who holds them, how they ended.
+
+use protocol::{
+    failure::FailureReason,
+    ids::{ExecutionId, RunId, WorkerId},
+};
+use sqlx::QueryBuilder;
+
+use super::{
+    Store, StoreError, Tx, clean, on_pool, on_tx, parse, signed, transitions::Change, unsigned,
+};
+use crate::scope::Scope;
+
+/// The most one pass over expired or cancelled executions takes; the next pass takes more.
+const MAX_BATCH: i64 = 256;
+
+macro_rules! execution_columns {
+    () => {
+        "id, run_id, attempt, worker_id, instance_id, lease_expires_at, ended_at, ending,
+         worker_seq, sidecar_seq, stored_events, stored_bytes, artifact_bytes"
+    };
+}
+
+/// How an execution ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Its worker said so.
+    Reported,
+    /// Its worker did not take it, or did not answer.
+    Declined,
+    /// Its worker fell silent.
+    Lost,
+}
+
+impl Ending {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Reported => "reported",
+            Self::Declined => "declined",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+impl std::str::FromStr for Ending {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Self::Reported, Self::Declined, Self::Lost]
+            .into_iter()
+            .find(|ending| ending.as_str() == text)
+            .ok_or(())
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct ExecutionRow {
+    pub id: ExecutionId,
+    pub run_id: RunId,
+    pub attempt: u32,
+    pub worker_id: WorkerId,
+    pub instance_id: String,
+    pub lease_expires_at: i64,
+    /// How it ended; `None` while it may go on.
+    pub ending: Option<Ending>,
+    /// The worker's own events are stored up to here.
+    pub worker_seq: u64,
+    /// The sidecar's events are stored up to here.
+    pub sidecar_seq: u64,
+    pub(super) stored_events: u64,
+    pub(super) stored_bytes: u64,
+    pub(super) artifact_bytes: u64,
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    run_id: String,
+    attempt: i64,
+    worker_id: String,
+    instance_id: String,
+    lease_expires_at: i64,
+    ending: Option<String>,
+    worker_seq: i64,
+    sidecar_seq: i64,
+    stored_events: i64,
+    stored_bytes: i64,
+    artifact_bytes: i64,
+}
+
+impl TryFrom<Row> for ExecutionRow {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: parse(&row.id, "execution id")?,
+            run_id: parse(&row.run_id, "run id")?,
+            attempt: u32::try_from(row.attempt).map_err(|_| StoreError::Corrupt("attempt"))?,
+            worker_id: parse(&row.worker_id, "worker id")?,
+            instance_id: row.instance_id,
+            lease_expires_at: row.lease_expires_at,
+            ending: row.ending.map(|text| parse(&text, "execution ending")).transpose()?,
+            worker_seq: unsigned(row.worker_seq, "worker_seq")?,
+            sidecar_seq: unsigned(row.sidecar_seq, "sidecar_seq")?,
+            stored_events: unsigned(row.stored_events, "stored_events")?,
+            stored_bytes: unsigned(row.stored_bytes, "stored_bytes")?,
+            artifact_bytes: unsigned(row.artifact_bytes, "artifact_bytes")?,
+        })
+    }
+}
+
+/// An ended execution, as its run's owner sees it.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    pub execution_id: ExecutionId,
+    pub attempt: u32,
+    pub worker_id: WorkerId,
+    pub assigned_at: i64,
+    pub ended_at: i64,
+    pub reason: Option<FailureReason>,
+    pub message: Option<String>,
+    pub exit_code: Option<i32>,
+    pub peak_memory_bytes: Option<u64>,
+}
+
+#[derive(sqlx::FromRow)]
+struct AttemptRow {
+    id: String,
+    attempt: i64,
+    worker_id: String,
+    assigned_at: i64,
+    ended_at: i64,
+    reason: Option<String>,
+    message: Option<String>,
+    exit_code: Option<i64>,
+    peak_memory_bytes: Option<i64>,
+}
+
+impl Store {
+    /// An execution, whoever's it is: for the link, which knows workers and no tenants.
+    pub async fn execution(&self, id: &ExecutionId) -> Result<Option<ExecutionRow>, StoreError> {
+        const SQL: &str =
+            concat!("select ", execution_columns!(), " from executions where id = $1");
+        on_pool!(self, |db| sqlx::query_as::<_, Row>(SQL)
+            .bind(id.as_str())
+            .fetch_optional(db)
+            .await)?
+        .map(ExecutionRow::try_from)
+        .transpose()
+    }
+
+    /// The newest execution of a run on a worker, for stock workers, who name runs only.
+    pub async fn execution_of(
+        &self,
+        worker: &WorkerId,
+        run: &RunId,
+    ) -> Result<Option<ExecutionRow>, StoreError> {
+        const SQL: &str = concat!(
+            "select ",
+            execution_columns!(),
+            " from executions where run_id = $1 and worker_id = $2
+              order by assigned_at desc, id desc limit 1"
+        );
+        on_pool!(self, |db| sqlx::query_as::<_, Row>(SQL)
+            .bind(run.as_str())
+            .bind(worker.as_str())
+            .fetch_optional(db)
+            .await)?
+        .map(ExecutionRow::try_from)
+        .transpose()
+    }
+
+    /// What one worker process holds, as far as the plane knows.
+    pub async fn executions_of_instance(
+        &self,
+        instance: &str,
+    ) -> Result<Vec<ExecutionRow>, StoreError> {
+        const SQL: &str = concat!(
+            "select ",
+            execution_columns!(),
+            " from executions where instance_id = $1 and ended_at is null"
+        );
+        on_pool!(self, |db| sqlx::query_as::<_, Row>(SQL).bind(instance).fetch_all(db).await)?
+            .into_iter()
+            .map(ExecutionRow::try_from)
+            .collect()
+    }
+
+    /// Executions whose lease ran out before `now`.
+    pub async fn expired(&self, now: i64) -> Result<Vec<ExecutionRow>, StoreError> {
+        const SQL: &str = concat!(
+            "select ",
+            execution_columns!(),
+            " from executions where ended_at is null and lease_expires_at < $1
+              order by lease_expires_at limit $2"
+        );
+        on_pool!(self, |db| sqlx::query_as::<_, Row>(SQL)
+            .bind(now)
+            .bind(MAX_BATCH)
+            .fetch_all(db)
+            .await)?
+        .into_iter()
+        .map(ExecutionRow::try_from)
+        .collect()
+    }
+
+    /// Executions whose run's user asked for it to stop.
+    pub async fn cancelling(&self) -> Result<Vec<ExecutionRow>, StoreError> {
+        const SQL: &str = concat!(
+            "select ",
+            execution_columns!(),
+            " from executions where ended_at is null and run_id in (
+                  select id from runs where cancelling = 1
+                      and state in ('PENDING', 'CLAIMED', 'INPROGRESS'))
+              limit $1"
+        );
+        on_pool!(self, |db| sqlx::query_as::<_, Row>(SQL).bind(MAX_BATCH).fetch_all(db).await)?
+            .into_iter()
+            .map(ExecutionRow::try_from)
+            .collect()
+    }
+
+    /// Renews the leases of those of `ids` that this worker holds, and tells which those were.
+    pub async fn renew(
+        &self,
+        worker: &WorkerId,
+        ids: &[ExecutionId],
+        until: i64,
+    ) -> Result<Vec<ExecutionId>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut tx = self.begin().await?;
+        let renewed: Vec<String> = on_tx!(&mut tx, |db| {
+            let mut query = QueryBuilder::new("update executions set lease_expires_at = ");
+            query.push_bind(until).push(" where ended_at is null and worker_id = ");
+            query.push_bind(worker.as_str()).push(" and id in (");
+            let mut list = query.separated(", ");
+            for id in ids {
+                list.push_bind(id.as_str());
+            }
+            query.push(") returning id");
+            query.build_query_scalar().fetch_all(db).await
+        })?;
+        tx.commit().await?;
+        renewed.iter().map(|id| parse(id, "execution id")).collect()
+    }
+
+    /// Renews every lease of one worker process.
+    pub async fn renew_instance(&self, instance: &str, until: i64) -> Result<(), StoreError> {
+        const SQL: &str = "update executions set lease_expires_at = $2
+             where instance_id = $1 and ended_at is null and claimed_at is not null";
+        let mut tx = self.begin().await?;
+        on_tx!(&mut tx, |db| sqlx::query(SQL)
+            .bind(instance)
+            .bind(until)
+            .execute(db)
+            .await
+            .map(|_| ()))?;
+        tx.commit().await
+    }
+
+    /// From now on this worker process holds the execution.
+    pub async fn adopt(
+        &self,
+        id: &ExecutionId,
+        instance: &str,
+        until: i64,
+    ) -> Result<(), StoreError> {
+        const SQL: &str = "update executions set instance_id = $2, lease_expires_at = $3
+             where id = $1 and ended_at is null";
+        let mut tx = self.begin().await?;
+        on_tx!(&mut tx, |db| sqlx::query(SQL)
+            .bind(id.as_str())
+            .bind(instance)
+            .bind(until)
+            .execute(db)
+            .await
+            .map(|_| ()))?;
+        tx.commit().await
+    }
+
+    /// The ended executions of a run the caller may see, the first one first.
+    pub async fn attempts(&self, scope: &Scope, run: &RunId) -> Result<Vec<Attempt>, StoreError> {
+        const SQL: &str =
+            "select e.id, e.attempt, e.worker_id, e.assigned_at, e.ended_at, e.reason,
+                 e.message, e.exit_code, e.peak_memory_bytes
+             from executions e join runs r on r.id = e.run_id
+             where e.run_id = $1 and ($2 = 1 or r.owner = $3)
+               and e.ended_at is not null and e.ending <> 'declined'
+             order by e.assigned_at, e.id limit 100";
+        let rows: Vec<AttemptRow> = on_pool!(self, |db| sqlx::query_as(SQL)
+            .bind(run.as_str())
+            .bind(scope.sees_all())
+            .bind(scope.owner().as_str())
+            .fetch_all(db)
+            .await)?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(Attempt {
+                    execution_id: parse(&row.id, "execution id")?,
+                    attempt: u32::try_from(row.attempt).unwrap_or_default(),
+                    worker_id: parse(&row.worker_id, "worker id")?,
+                    assigned_at: row.assigned_at,
+                    ended_at: row.ended_at,
+                    reason: row.reason.map(FailureReason::from),
+                    message: row.message,
+                    exit_code: row.exit_code.and_then(|code| i32::try_from(code).ok()),
+                    peak_memory_bytes: row.peak_memory_bytes.and_then(|n| u64::try_from(n).ok()),
+                })
+            })
+            .collect()
+    }
+}
+
+impl Tx {
+    /// The execution within a transaction that has locked its run.
+    pub(super) async fn execution(
+        &mut self,
+        id: &ExecutionId,
+    ) -> Result<Option<ExecutionRow>, StoreError> {
+        const SQL: &str =
+            concat!("select ", execution_columns!(), " from executions where id = $1");
+        on_tx!(self, |db| sqlx::query_as::<_, Row>(SQL).bind(id.as_str()).fetch_optional(db).await)?
+            .map(ExecutionRow::try_from)
+            .transpose()
+    }
+
+    /// The worker has it: its lease begins.
+    pub(super) async fn mark_claimed(
+        &mut self,
+        id: &ExecutionId,
+        until: i64,
+        now: i64,
+    ) -> Result<(), StoreError> {
+        const SQL: &str = "update executions
+             set claimed_at = coalesce(claimed_at, $3), lease_expires_at = $2 where id = $1";
+        on_tx!(self, |db| sqlx::query(SQL)
+            .bind(id.as_str())
+            .bind(until)
+            .bind(now)
+            .execute(db)
+            .await
+            .map(|_| ()))?;
+        Ok(())
+    }
+
+    /// It is over. Parts of artifacts that never became whole go with it.
+    pub(super) async fn end_execution(
+        &mut self,
+        id: &ExecutionId,
+        ending: Ending,
+        change: &Change,
+        now: i64,
+    ) -> Result<(), StoreError> {
+        const SQL: &str = "update executions
+             set ended_at = $2, ending = $3, reason = $4, message = $5, exit_code = $6,
+                 peak_memory_bytes = $7
+             where id = $1";
+        const SWEEP: &str = "delete from artifact_parts
+             where execution_id = $1 and not exists
+                 (select 1 from artifacts where uid = artifact_uid and execution_id = $1)";
+        on_tx!(self, |db| sqlx::query(SQL)
+            .bind(id.as_str())
+            .bind(now)
+            .bind(ending.as_str())
+            .bind(change.reason.map(FailureReason::as_str))
+            .bind(change.message.as_deref().map(clean))
+            .bind(change.exit_code.map(i64::from))
+            .bind(change.peak_memory_bytes.map(signed))
+            .execute(db)
+            .await
+            .map(|_| ()))?;
+        on_tx!(self, |db| sqlx::query(SWEEP).bind(id.as_str()).execute(db).await.map(|_| ()))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,194 @@
+//! What workers and the reaper report of an execution, turned into facts of its run. A report of an execution
+//! that is over, or of another worker's, changes nothing.
+
+use protocol::{
+    failure::FailureReason,
+    ids::{ExecutionId, RunId, WorkerId},
+    run::{Fact, RunState},
+};
+
+use super::{
+    Ending, ExecutionRow, Store, StoreError, again,
+    transitions::{Change, Head},
+};
+
+/// What somebody saw of an execution.
+#[derive(Debug, Clone)]
+pub enum Report {
+    /// The worker took it; its lease runs until then.
+    Claimed {
+        lease_until: i64,
+    },
+    /// The worker did not take it.
+    Declined {
+        message: String,
+    },
+    Succeeded {
+        message: String,
+        exit_code: Option<i32>,
+        peak_memory_bytes: Option<u64>,
+    },
+    Failed {
+        reason: FailureReason,
+        message: String,
+        exit_code: Option<i32>,
+        peak_memory_bytes: Option<u64>,
+    },
+    /// The worker stopped it on the plane's word.
+    Stopped {
+        message: String,
+        exit_code: Option<i32>,
+        peak_memory_bytes: Option<u64>,
+    },
+    /// Its worker came back without it.
+    Missing,
+    /// Nobody renewed its lease.
+    Expired,
+}
+
+/// What became of a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recorded {
+    /// The run changed, to this state.
+    Applied { run_id: RunId, state: RunState },
+    /// It was known before, or is not true any more; nothing changed.
+    Already,
+    /// The execution is over or somebody else's: its worker must stop it.
+    Superseded,
+}
+
+impl Store {
+    /// Records a report. `worker` is who reports; `None` is the plane itself. `retry_at` is when a run that is
+    /// queued again may be claimed.
+    pub async fn record(
+        &self,
+        id: &ExecutionId,
+        worker: Option<&WorkerId>,
+        report: &Report,
+        retry_at: i64,
+        now: i64,
+    ) -> Result<Recorded, StoreError> {
+        again(|| self.try_record(id, worker, report, retry_at, now)).await
+    }
+
+    async fn try_record(
+        &self,
+        id: &ExecutionId,
+        worker: Option<&WorkerId>,
+        report: &Report,
+        retry_at: i64,
+        now: i64,
+    ) -> Result<Recorded, StoreError> {
+        let mut tx = self.begin().await?;
+        let Some(seen) = tx.execution(id).await? else { return Ok(Recorded::Superseded) };
+        // The run is locked first, always, so that two transactions never wait for each other.
+        let mut head = tx.lock_run(&seen.run_id).await?;
+        let Some(execution) = tx.execution(id).await? else { return Ok(Recorded::Superseded) };
+        if worker.is_some_and(|worker| *worker != execution.worker_id) {
+            return Ok(Recorded::Superseded);
+        }
+        if let Some(ending) = execution.ending {
+            return Ok(repeated(ending, report));
+        }
+        if head.execution_id.as_ref() != Some(id) {
+            return Ok(Recorded::Superseded);
+        }
+        if matches!(report, Report::Expired) && execution.lease_expires_at >= now {
+            return Ok(Recorded::Already);
+        }
+        if let Report::Claimed { lease_until } = report {
+            if head.standing.state != RunState::Pending {
+                return Ok(Recorded::Already);
+            }
+            tx.advance(&mut head, Fact::Claimed, &Change::default(), now).await?;
+            tx.mark_claimed(id, *lease_until, now).await?;
+        } else {
+            let (fact, ending, mut change) = judge(report, &head, &execution);
+            change.not_before = retry_at;
+            tx.advance(&mut head, fact, &change, now).await?;
+            tx.end_execution(id, ending, &change, now).await?;
+        }
+        tx.commit().await?;
+        Ok(Recorded::Applied { run_id: head.id, state: head.standing.state })
+    }
+}
+
+/// A report of an execution that is over.
+fn repeated(ending: Ending, report: &Report) -> Recorded {
+    match (ending, report) {
+        (Ending::Reported, Report::Claimed { .. }) => Recorded::Superseded,
+        // The acknowledgement was lost, and the worker says it again.
+        (Ending::Reported, _) => Recorded::Already,
+        (_, Report::Missing | Report::Expired | Report::Declined { .. }) => Recorded::Already,
+        (Ending::Declined | Ending::Lost, _) => Recorded::Superseded,
+    }
+}
+
+/// The fact a report comes to, and what is kept of it.
+fn judge(report: &Report, head: &Head, execution: &ExecutionRow) -> (Fact, Ending, Change) {
+    let pending = head.standing.state == RunState::Pending;
+    let attempts_left = head.attempts_left();
+    let failed = |reason| Fact::Failed { reason, attempts_left };
+    let because = |reason, message: &str| Change {
+        reason: Some(reason),
+        message: Some(message.to_owned()),
+        ..Change::default()
+    };
+    let worker = &execution.worker_id;
+    match report {
+        Report::Claimed { .. } => (Fact::Claimed, Ending::Reported, Change::default()),
+        Report::Declined { message } if pending => {
+            (Fact::Declined, Ending::Declined, because(FailureReason::Rejected, message))
+        }
+        Report::Declined { message } => (
+            failed(FailureReason::Rejected),
+            Ending::Reported,
+            because(FailureReason::Rejected, message),
+        ),
+        Report::Expired | Report::Missing if pending => {
+            let message = format!("worker {worker} did not answer the assignment");
+            (Fact::Declined, Ending::Declined, because(FailureReason::Rejected, &message))
+        }
+        Report::Expired => {
+            let message = format!("worker {worker} fell silent for longer than its lease");
+            let reason = FailureReason::WorkerLost;
+            (failed(reason), Ending::Lost, because(reason, &message))
+        }
+        Report::Missing => {
+            let message = format!("worker {worker} came back without this execution");
+            let reason = FailureReason::WorkerLost;
+            (failed(reason), Ending::Lost, because(reason, &message))
+        }
+        Report::Succeeded { message, exit_code, peak_memory_bytes } => {
+            let change = Change {
+                message: Some(message.clone()),
+                exit_code: *exit_code,
+                peak_memory_bytes: *peak_memory_bytes,
+                ..Change::default()
+            };
+            (Fact::Succeeded, Ending::Reported, change)
+        }
+        Report::Failed { reason, message, exit_code, peak_memory_bytes } => {
+            let change = Change {
+                exit_code: *exit_code,
+                peak_memory_bytes: *peak_memory_bytes,
+                ..because(*reason, message)
+            };
+            (failed(*reason), Ending::Reported, change)
+        }
+        Report::Stopped { message, exit_code, peak_memory_bytes } => {
+            // Nobody here asked for it: then it is the worker's own failure.
+            let (fact, reason) = if head.standing.cancelling {
+                (Fact::Stopped, FailureReason::TaskCancelled)
+            } else {
+                (failed(FailureReason::Unknown), FailureReason::Unknown)
+            };
+            let change = Change {
+                exit_code: *exit_code,
+                peak_memory_bytes: *peak_memory_bytes,
+                ..because(reason, message)
+            };
+            (fact, Ending::Reported, change)
+        }
+    }
+}
