@@ -267,8 +267,8 @@ fn against_a_real_plane() {
     // Following a run that has ended ends with its outcome.
     let logs = home.ozma(&["runs", "logs", "-f", "--json", id]);
     assert_eq!(logs.code, 130, "{logs:?}");
-    let last: Value = serde_json::from_str(logs.out.lines().last().unwrap()).unwrap();
-    assert_eq!(last["data"]["state"], "CANCELLED");
+    let end: Value = serde_json::from_str(logs.out.lines().last().unwrap()).unwrap();
+    assert_eq!(end["data"]["state"], "CANCELLED");
     // Once more is refused by the plane, in its words and with its code.
     let again = home.ozma(&["runs", "cancel", id]);
     assert_eq!(again.code, 2, "{again:?}");

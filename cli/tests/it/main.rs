@@ -1,0 +1,16 @@
+//! End to end: the real `ozma`, a real engine, real containers. `scripts/test.sh` makes the images they need.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+mod agent;
+mod cancel;
+mod cli;
+mod client;
+mod direct;
+mod ends;
+mod fidelity;
+mod images;
+mod restarts;
+mod secrets;
+mod stack;
+mod success;
+mod tenants;
