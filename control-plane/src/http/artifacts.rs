@@ -38,7 +38,7 @@ fn missing(error: StoreError) -> ApiError {
 /// List what a run left behind
 #[utoipa::path(get, path = "/agent/runs/{run_id}/artifacts", tag = "runs", security(("bearer" = [])),
     params(("run_id" = String, Path)),
-    responses((status = 200, body = ArtifactList), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = ArtifactList), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_run_artifacts(
     caller: Tenant,
     State(app): State<AppState>,
@@ -52,7 +52,7 @@ pub(super) async fn list_run_artifacts(
 /// Get one artifact, with the address of its content
 #[utoipa::path(get, path = "/agent/artifacts/{artifact_uid}", tag = "runs", security(("bearer" = [])),
     params(("artifact_uid" = String, Path)),
-    responses((status = 200, body = ArtifactView), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = ArtifactView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn get_artifact(
     caller: Tenant,
     State(app): State<AppState>,
@@ -84,7 +84,7 @@ pub(super) async fn get_artifact(
 #[utoipa::path(get, path = "/agent/artifacts/{artifact_uid}/content", tag = "runs",
     security(("bearer" = [])), params(("artifact_uid" = String, Path)),
     responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = "4XX", body = Problem)))]
+        (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn get_artifact_content(
     caller: Tenant,
     State(app): State<AppState>,

@@ -124,3 +124,19 @@ pub(crate) fn panicked(cause: Box<dyn std::any::Any + Send>) -> Response {
         .unwrap_or("a panic without a text");
     ApiError::Internal(anyhow::anyhow!("a handler panicked: {text}")).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_500_that_does_not_tell_why() {
+        let answer = finish(panicked(Box::new("hunter2 is missing")), "/x", "req_1");
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], problem::CONTENT_TYPE);
+        let mut answer = panicked(Box::new("hunter2 is missing"));
+        let problem = answer.extensions_mut().remove::<Problem>().unwrap();
+        assert_eq!(problem.code(), "internal_error");
+        assert!(!format!("{problem:?}").contains("hunter2"));
+    }
+}

@@ -27,7 +27,7 @@ use crate::{
 /// Create an environment
 #[utoipa::path(post, path = "/environments", tag = "environments", security(("bearer" = [])),
     request_body = EnvironmentBody,
-    responses((status = 200, body = EnvironmentView), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = EnvironmentView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn create_environment(
     caller: Tenant,
     State(app): State<AppState>,
@@ -40,7 +40,7 @@ pub(super) async fn create_environment(
 
 /// List the caller's environments and the global ones, the newest change first, at most 1000
 #[utoipa::path(get, path = "/environments", tag = "environments", security(("bearer" = [])),
-    responses((status = 200, body = EnvironmentList), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = EnvironmentList), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_environments(
     caller: Tenant,
     State(app): State<AppState>,
@@ -53,7 +53,7 @@ pub(super) async fn list_environments(
 /// Get one environment
 #[utoipa::path(get, path = "/environments/{environment_id}", tag = "environments",
     security(("bearer" = [])), params(("environment_id" = String, Path)),
-    responses((status = 200, body = EnvironmentView), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = EnvironmentView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn get_environment(
     caller: Tenant,
     State(app): State<AppState>,
@@ -67,7 +67,7 @@ pub(super) async fn get_environment(
 #[utoipa::path(put, path = "/environments/{environment_id}", tag = "environments",
     security(("bearer" = [])), params(("environment_id" = String, Path)),
     request_body = EnvironmentBody,
-    responses((status = 200, body = EnvironmentView), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = EnvironmentView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn update_environment(
     caller: Tenant,
     State(app): State<AppState>,
@@ -82,7 +82,7 @@ pub(super) async fn update_environment(
 /// Delete an environment. Runs already submitted keep what they were submitted with
 #[utoipa::path(delete, path = "/environments/{environment_id}", tag = "environments",
     security(("bearer" = [])), params(("environment_id" = String, Path)),
-    responses((status = 204), (status = "4XX", body = Problem)))]
+    responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn delete_environment(
     caller: Tenant,
     State(app): State<AppState>,
@@ -95,7 +95,7 @@ pub(super) async fn delete_environment(
 /// List environments in the SDKs' form
 #[utoipa::path(get, path = "/agent/environments", tag = "environments", security(("bearer" = [])),
     params(("sort_by" = Option<String>, Query, description = "`last_updated` (default) or `name`")),
-    responses((status = 200, body = CloudEnvironmentList), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = CloudEnvironmentList), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_cloud_environments(
     caller: Tenant,
     State(app): State<AppState>,

@@ -48,7 +48,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
         ("limit" = Option<u32>, Query, description = "1 to 1000, 200 without it; pages only")),
     responses((status = 200, content(
         (EventPage = "application/json"), (EventView = "text/event-stream"))),
-        (status = "4XX", body = Problem)))]
+        (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn run_events(
     caller: Tenant,
     State(app): State<AppState>,

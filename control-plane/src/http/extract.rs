@@ -41,11 +41,16 @@ fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<Body<T>, ApiError> {
     let mut track = serde_path_to_error::Track::new();
     let read = serde_ignored::deserialize(
         serde_path_to_error::Deserializer::new(&mut json, &mut track),
-        |path| ignored.0.push(path.to_string()),
+        // An optional field's own step in the path says nothing to people.
+        |path| ignored.0.push(path.to_string().replace(".?", "")),
     );
     let value: T =
         read.map_err(|error: serde_json::Error| refusal(&track.path().to_string(), &error))?;
     json.end().map_err(|error| refusal(".", &error))?;
+    // serde would also read an array as the fields in order.
+    if !text.trim_start().starts_with('{') {
+        return Err(ApiError::invalid("body", "must be a JSON object"));
+    }
     Ok(Body(value, ignored))
 }
 
@@ -215,6 +220,6 @@ mod tests {
     fn unknown_fields_of_a_run_are_named() {
         let body = br#"{"prompt":"x","promt":1,"config":{"modle":"y"}}"#;
         let Body(_, ignored) = read_json::<CreateRun>(body).unwrap();
-        assert_eq!(ignored.0, ["promt", "config.?.modle"]);
+        assert_eq!(ignored.0, ["promt", "config.modle"]);
     }
 }

@@ -29,7 +29,7 @@ pub(super) use view::artifact_item;
 /// Get one run
 #[utoipa::path(get, path = "/agent/runs/{run_id}", tag = "runs", security(("bearer" = [])),
     params(("run_id" = String, Path)),
-    responses((status = 200, body = RunItem), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = RunItem), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn get_run(
     caller: Tenant,
     State(app): State<AppState>,
@@ -46,8 +46,8 @@ pub(super) async fn get_run(
 /// Ask a run to stop. The answer is its id, as a JSON string; `CANCELLED` follows when its worker has stopped it
 #[utoipa::path(post, path = "/agent/runs/{run_id}/cancel", tag = "runs", security(("bearer" = [])),
     params(("run_id" = String, Path)),
-    responses((status = 200, body = String), (status = "4XX", body = Problem),
-        (status = 409, body = Problem, description = "It is being handed to a worker: try again")))]
+    responses((status = 200, body = String), (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "It is being handed to a worker: try again")))]
 pub(super) async fn cancel_run(
     caller: Tenant,
     State(app): State<AppState>,
@@ -66,7 +66,7 @@ pub(super) async fn cancel_run(
 
 /// List agents: they are made from skills, which this version does not have
 #[utoipa::path(get, path = "/agent", tag = "runs", security(("bearer" = [])),
-    responses((status = 200, body = AgentList), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = AgentList), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_agents(_: Tenant, params: Params) -> (Ignored, Json<AgentList>) {
     (Ignored::from(params), Json(AgentList::default()))
 }

@@ -24,7 +24,7 @@ use crate::{
 /// Issue a token. Its text is in this answer and nowhere else
 #[utoipa::path(post, path = "/tokens", tag = "admin", security(("bearer" = [])),
     request_body = CreateToken,
-    responses((status = 200, body = TokenCreated), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = TokenCreated), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn create_token(
     admin: Admin,
     State(app): State<AppState>,
@@ -52,7 +52,7 @@ pub(super) async fn create_token(
 
 /// List the tokens that are worth something, the newest first, without their texts
 #[utoipa::path(get, path = "/tokens", tag = "admin", security(("bearer" = [])),
-    responses((status = 200, body = TokenList), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = TokenList), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_tokens(
     _: Admin,
     State(app): State<AppState>,
@@ -65,7 +65,7 @@ pub(super) async fn list_tokens(
 /// Revoke a token. What its holder owns stays
 #[utoipa::path(delete, path = "/tokens/{token_id}", tag = "admin", security(("bearer" = [])),
     params(("token_id" = String, Path)),
-    responses((status = 204), (status = "4XX", body = Problem)))]
+    responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn delete_token(
     _: Admin,
     State(app): State<AppState>,

@@ -24,7 +24,7 @@ use crate::{app::AppState, link, store::ConnectionRow};
 
 /// List the workers connected to any plane of this database
 #[utoipa::path(get, path = "/workers", tag = "workers", security(("bearer" = [])),
-    responses((status = 200, body = WorkerList), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = WorkerList), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_workers(
     _: Admin,
     State(app): State<AppState>,
@@ -36,7 +36,7 @@ pub(super) async fn list_workers(
 /// List connected workers in the Oz form: what `config.worker_host` may name
 #[utoipa::path(get, path = "/agent/connected-self-hosted-workers", tag = "workers",
     security(("bearer" = [])),
-    responses((status = 200, body = ConnectedWorkers), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = ConnectedWorkers), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list_connected_workers(
     _: Tenant,
     State(app): State<AppState>,
@@ -47,7 +47,7 @@ pub(super) async fn list_connected_workers(
 /// Connect a worker: a WebSocket that speaks the Oz worker's messages, or Ozma's when it says `hello` first
 #[utoipa::path(get, path = "/selfhosted/worker/ws", tag = "workers", security(("bearer" = [])),
     params(("worker_id" = String, Query, description = "The name the operator gave it")),
-    responses((status = 101, description = "Go on as a WebSocket"), (status = "4XX", body = Problem)))]
+    responses((status = 101, description = "Go on as a WebSocket"), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn connect_worker(
     _: WorkerCaller,
     State(app): State<AppState>,

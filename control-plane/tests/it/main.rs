@@ -1,5 +1,18 @@
 //! The control plane's tests of effects, in one binary.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+mod api;
+mod auth;
 mod base;
+mod dispatch;
+mod edge;
+mod events_http;
+mod feed;
+mod input;
+mod link;
 mod migrations;
+mod openapi;
+mod runs;
 mod store;
+mod tenants;

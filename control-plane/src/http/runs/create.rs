@@ -26,7 +26,7 @@ use crate::{
     params(("Idempotency-Key" = Option<String>, Header,
         description = "A repeated request with the same key and body makes no second run")),
     request_body = CreateRun,
-    responses((status = 200, body = RunCreated), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = RunCreated), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(in crate::http) async fn create_run(
     caller: Tenant,
     State(app): State<AppState>,
@@ -46,7 +46,7 @@ pub(in crate::http) async fn create_run(
     params(("Idempotency-Key" = Option<String>, Header,
         description = "A repeated request with the same key and body makes no second run")),
     request_body = CreateRun,
-    responses((status = 200, body = RunCreated), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = RunCreated), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(in crate::http) async fn create_run_legacy(
     caller: Tenant,
     app: State<AppState>,

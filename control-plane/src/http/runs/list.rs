@@ -52,7 +52,7 @@ const NO_ENVIRONMENT: &str = "empty-environment";
         ("created_before" = Option<String>, Query, description = "RFC 3339"),
         ("updated_after" = Option<String>, Query, description = "RFC 3339"),
         ("metadata[key]" = Option<String>, Query, description = "At most 5, all of which must hold")),
-    responses((status = 200, body = RunList), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = RunList), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(in crate::http) async fn list_runs(
     caller: Tenant,
     State(app): State<AppState>,
