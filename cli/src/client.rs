@@ -15,7 +15,7 @@ use crate::{connection::Target, failure::Failure};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a plane may take for an answer that is no stream.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Largest answer that is read, in bytes; a longer one is an error. An artifact with some room.
 const MAX_ANSWER_BYTES: usize = 64 << 20;

@@ -1,6 +1,9 @@
 //! Which plane, as whom: `--url`/`--token`, then `OZMA_URL`/`OZMA_TOKEN`, then the context file.
 
-use clap::Args;
+use clap::{
+    Args,
+    builder::{StringValueParser, TypedValueParser},
+};
 use protocol::secret::Secret;
 
 use crate::{
@@ -15,22 +18,32 @@ pub(crate) const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 /// The options of every command that talks to a plane.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Connection {
-    /// The plane's address, such as http://127.0.0.1:8080
-    #[arg(long, global = true, env = "OZMA_URL", value_name = "URL")]
+    #[arg(
+        help = "The plane's address, such as http://127.0.0.1:8080",
+        long,
+        global = true,
+        env = "OZMA_URL",
+        value_name = "URL"
+    )]
     pub url: Option<String>,
     /// The tenant's token; better in `OZMA_TOKEN` or the context file, where other users cannot see it
-    #[arg(long, global = true, env = "OZMA_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = secret)]
+    #[arg(long, global = true, env = "OZMA_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = secret())]
     pub token: Option<Secret>,
 }
 
 /// The options of the commands that need the admin key.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct AdminConnection {
-    /// The plane's address, such as http://127.0.0.1:8080
-    #[arg(long, global = true, env = "OZMA_URL", value_name = "URL")]
+    #[arg(
+        help = "The plane's address, such as http://127.0.0.1:8080",
+        long,
+        global = true,
+        env = "OZMA_URL",
+        value_name = "URL"
+    )]
     pub url: Option<String>,
     /// The admin key; without it, the file that `ozma up` noted in the context
-    #[arg(long, global = true, env = "OZ_ADMIN_API_KEY", hide_env_values = true, value_name = "KEY", value_parser = secret)]
+    #[arg(long, global = true, env = "OZ_ADMIN_API_KEY", hide_env_values = true, value_name = "KEY", value_parser = secret())]
     pub token: Option<Secret>,
 }
 
@@ -86,11 +99,8 @@ impl AdminConnection {
 }
 
 /// A secret on the command line or in the environment, for clap.
-///
-/// # Errors
-/// Never.
-pub(crate) fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
-    Ok(Secret::new(text))
+pub(crate) fn secret() -> impl TypedValueParser<Value = Secret> {
+    StringValueParser::new().map(Secret::new)
 }
 
 fn given(token: Option<&Secret>) -> Option<Secret> {

@@ -23,7 +23,7 @@ use view::View;
 const SILENCE: Duration = Duration::from_secs(45);
 
 /// How long a plane may be away before following gives up; the run goes on without us.
-const AWAY: Duration = Duration::from_secs(300);
+const AWAY: Duration = Duration::from_mins(5);
 
 /// How often the status line moves.
 const TICK: Duration = Duration::from_millis(250);

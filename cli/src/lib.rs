@@ -25,7 +25,7 @@ use clap::Parser;
 pub use surroundings::Surroundings;
 
 /// Runs one command line.
-pub fn main(args: impl IntoIterator<Item = OsString>, around: Surroundings) -> ExitCode {
+pub fn main(args: impl IntoIterator<Item = OsString>, around: &Surroundings) -> ExitCode {
     let cli = match args::Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
@@ -34,8 +34,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>, around: Surroundings) -> E
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::code::USAGE));
         }
     };
-    let mut term = term::Term::new(&around);
-    match run(cli, &around, &mut term) {
+    let mut term = term::Term::new(around);
+    match run(cli, around, &mut term) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             term.end_status();

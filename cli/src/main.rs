@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::main(std::env::args_os(), cli::Surroundings::of_this_process())
+    cli::main(std::env::args_os(), &cli::Surroundings::of_this_process())
 }

@@ -22,20 +22,14 @@ pub(crate) fn lines(term: &Term, event: &Event) -> Vec<String> {
     let dim = |text: &str| term.paint(Style::Dim, text);
     match event {
         Event::State { state, attempt, message, worker_id, cancelling, .. } => {
-            let mut line = term.paint(state_style(*state), &format!("● {state}"));
-            if let Some(worker) = worker_id {
-                line.push_str(&format!(" on {}", printable(worker)));
-            }
-            if *attempt > 1 {
-                line.push_str(&format!(" (attempt {attempt})"));
-            }
-            if *cancelling {
-                line.push_str(" (cancelling)");
-            }
-            if let Some(message) = message {
-                line.push_str(&format!(": {}", printable(message)));
-            }
-            vec![line]
+            let parts = [
+                Some(term.paint(state_style(*state), &format!("● {state}"))),
+                worker_id.as_ref().map(|worker| format!(" on {}", printable(worker))),
+                (*attempt > 1).then(|| format!(" (attempt {attempt})")),
+                cancelling.then(|| " (cancelling)".to_owned()),
+                message.as_ref().map(|message| format!(": {}", printable(message))),
+            ];
+            vec![parts.into_iter().flatten().collect()]
         }
         Event::PhaseFinished { phase, duration_ms, ok } => {
             let (mark, style) = if *ok { ("✓", Style::Good) } else { ("✗", Style::Bad) };
@@ -172,23 +166,18 @@ fn artifact(artifact: &Artifact) -> String {
     format!("artifact {} ({}{bytes}) {}", safe(name), safe(&kind), artifact.artifact_uid)
 }
 
+/// The message is left to the state that follows.
 fn exit(term: &Term, exit: &Exit) -> Vec<String> {
-    let mut facts = Vec::new();
-    // The message often has it already.
-    if let Some(code) =
-        exit.exit_code.filter(|code| *code != 0 && !exit.message.contains("exit code"))
-    {
-        facts.push(format!("exit code {code}"));
+    let facts = [
+        exit.exit_code.filter(|code| *code != 0).map(|code| format!("exit code {code}")),
+        exit.oom_killed.then(|| "out of memory".to_owned()),
+        exit.peak_memory_bytes.map(|bytes| format!("peak memory {}", size(bytes))),
+    ];
+    let facts: Vec<String> = facts.into_iter().flatten().collect();
+    if facts.is_empty() {
+        return Vec::new();
     }
-    if exit.oom_killed {
-        facts.push("out of memory".to_owned());
-    }
-    if let Some(bytes) = exit.peak_memory_bytes {
-        facts.push(format!("peak memory {}", size(bytes)));
-    }
-    let facts = if facts.is_empty() { String::new() } else { format!(" ({})", facts.join(", ")) };
-    let text = format!("  {}{facts}", safe(&exit.message));
-    vec![if exit.success { term.paint(Style::Dim, &text) } else { term.paint(Style::Bad, &text) }]
+    vec![term.paint(Style::Dim, &format!("  {}", facts.join(", ")))]
 }
 
 #[cfg(test)]

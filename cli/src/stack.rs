@@ -7,7 +7,10 @@ pub(crate) mod model;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use control_plane::{Config as PlaneConfig, Plane};
-use protocol::secret::Secret;
+use protocol::{
+    api::tokens::{CreateToken, TokenCreated, TokenKind},
+    secret::Secret,
+};
 use secrecy::{ExposeSecret, SecretString};
 use service::{clock::Clock, lifecycle::Lifecycle};
 use worker::Config as WorkerConfig;
@@ -45,7 +48,7 @@ impl Stack {
         let given = (plane.admin_key.clone(), plane.admin_key_file.clone());
         let plane = Plane::start(plane, Clock::system(), plane_life.clone())
             .await
-            .map_err(|error| start_failure(error, listen))?;
+            .map_err(|error| start_failure(&error, listen))?;
         let url = format!("http://{}", plane.local_addr());
         let admin_key_file = plane.admin_key_path().map(PathBuf::from);
         let admin_key = match given {
@@ -77,6 +80,14 @@ impl Stack {
     /// A client of the plane here.
     pub(crate) fn client(&self, token: &Secret) -> Result<Client, Failure> {
         Client::new(&Target { url: self.url.clone(), token: token.clone() })
+    }
+
+    /// A token for a tenant of its own.
+    ///
+    /// # Errors
+    /// The plane does not issue it.
+    pub(crate) async fn new_tenant(&self, label: &str) -> Result<Secret, Failure> {
+        issue_token(&self.client(&self.admin_key)?, label).await
     }
 
     /// Waits until the worker is connected.
@@ -133,7 +144,7 @@ impl Stack {
 }
 
 /// An address that is taken is the failure people meet; it gets its own words.
-pub(crate) fn start_failure(error: anyhow::Error, listen: std::net::SocketAddr) -> Failure {
+pub(crate) fn start_failure(error: &anyhow::Error, listen: std::net::SocketAddr) -> Failure {
     let taken = error.chain().any(|cause| {
         cause
             .downcast_ref::<std::io::Error>()
@@ -148,15 +159,14 @@ pub(crate) fn start_failure(error: anyhow::Error, listen: std::net::SocketAddr) 
     Failure::platform(format!("the plane cannot start: {error:#}"))
 }
 
-/// A new token of 256 random bits.
+/// A token for a new tenant, from a client that is the admin.
 ///
 /// # Errors
-/// The system has no randomness.
-pub(crate) fn new_token(prefix: &str) -> Result<Secret, Failure> {
-    let mut bytes = [0_u8; 32];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Failure::platform(format!("no randomness: {error}")))?;
-    Ok(Secret::new(format!("{prefix}{}", hex::encode(bytes))))
+/// The plane does not issue it.
+pub(crate) async fn issue_token(admin: &Client, label: &str) -> Result<Secret, Failure> {
+    let body = CreateToken { kind: TokenKind::Tenant, label: label.to_owned(), tenant_id: None };
+    let made: TokenCreated = admin.post("/api/v1/tokens", &body).await?;
+    Ok(made.token)
 }
 
 /// A secret for a part's configuration.

@@ -18,7 +18,7 @@ impl Table {
     }
 
     /// `cells` must be as many as the heading has.
-    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub(crate) fn row<const N: usize>(&mut self, cells: &[String; N]) {
         debug_assert_eq!(N, self.heading.len(), "a row has the heading's columns");
         self.rows.push(cells.iter().map(|cell| printable(cell)).collect());
     }
@@ -36,14 +36,9 @@ impl Table {
 }
 
 fn line(row: &[String], widths: &[usize], width: Option<usize>) -> String {
-    let mut line = String::new();
-    for (i, cell) in row.iter().enumerate() {
-        if i + 1 == row.len() {
-            line.push_str(cell);
-        } else {
-            line.push_str(&format!("{cell:<w$}{GAP}", w = widths[i]));
-        }
-    }
+    let padded: Vec<String> =
+        row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+    let line = padded.join(GAP);
     let line = line.trim_end();
     width.map_or_else(|| line.to_owned(), |width| shorten(line, width))
 }
@@ -55,8 +50,8 @@ mod tests {
     #[test]
     fn columns_line_up_and_only_a_terminal_cuts() {
         let mut table = Table::new(&["ID", "STATE", "TITLE"]);
-        table.row(["1".into(), "QUEUED".into(), "short".into()]);
-        table.row(["22".into(), "INPROGRESS".into(), "a title that is long\x1b".into()]);
+        table.row(&["1".into(), "QUEUED".into(), "short".into()]);
+        table.row(&["22".into(), "INPROGRESS".into(), "a title that is long\x1b".into()]);
         let expected = [
             "ID  STATE       TITLE",
             "1   QUEUED      short",

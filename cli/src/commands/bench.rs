@@ -110,7 +110,7 @@ fn show(report: &Report, term: &mut Term) -> Result<(), Failure> {
     let mut table = Table::new(&["MEASURED", "P50", "P95", "P99", "OVER"]);
     let mut spread = |name: &str, spread: &Spread| {
         let [p50, p95, p99] = [spread.p50_ms, spread.p95_ms, spread.p99_ms];
-        table.row([name.to_owned(), ms(p50), ms(p95), ms(p99), spread.count.to_string()]);
+        table.row(&[name.to_owned(), ms(p50), ms(p95), ms(p99), spread.count.to_string()]);
     };
     spread("request → assignment, one at a time", &report.handover.one_at_a_time);
     let many = format!("request → assignment, {} at once", report.handover.at_once);

@@ -25,7 +25,7 @@ use crate::{
     follow::{Options, follow},
     interrupts::Interrupts,
     outcome,
-    stack::{Stack, backend, model, new_token},
+    stack::{Stack, backend, model},
     surroundings::Surroundings,
     term::{Style, Term},
 };
@@ -95,7 +95,7 @@ async fn own(
     term: &mut Term,
 ) -> Result<(), Failure> {
     stack.worker_connected().await?;
-    let token = new_token("opr_")?;
+    let token = stack.new_tenant("ozma demo").await?;
     let client = stack.client(&token)?;
     let demo = Demo { client: &client, folder: direct.then(|| folder.path()), json: args.json };
     let done = demo.run(interrupts, term).await;

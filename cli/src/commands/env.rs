@@ -120,7 +120,7 @@ pub(crate) async fn run(
                 let repos = env.repos.0.iter().map(|repo| repo.url.as_str()).collect::<Vec<_>>();
                 let repos = if repos.is_empty() { "-".to_owned() } else { repos.join(" ") };
                 let (id, scope) = (env.environment_id.to_string(), scope(env.scope).to_owned());
-                table.row([id, scope, env.name, env.docker_image, repos]);
+                table.row(&[id, scope, env.name, env.docker_image, repos]);
             }
             term.table(&table)?;
         }

@@ -18,11 +18,15 @@ use crate::{
 /// Without --token, the token is read from standard input, or asked for on a terminal.
 #[derive(Debug, Args)]
 pub(crate) struct LoginArgs {
-    /// The plane's address, such as https://ozma.example.org
-    #[arg(long, env = "OZMA_URL", value_name = "URL")]
+    #[arg(
+        help = "The plane's address, such as https://ozma.example.org",
+        long,
+        env = "OZMA_URL",
+        value_name = "URL"
+    )]
     url: String,
     /// The token; other users of this machine can see it while the command runs
-    #[arg(long, env = "OZMA_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = secret)]
+    #[arg(long, env = "OZMA_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = secret())]
     token: Option<Secret>,
 }
 

@@ -70,7 +70,7 @@ pub(crate) async fn run(
     let (listen, life) = (config.listen, Lifecycle::new());
     let plane = Plane::start(config, Clock::system(), life.clone())
         .await
-        .map_err(|error| start_failure(error, listen))?;
+        .map_err(|error| start_failure(&error, listen))?;
     term.line(&format!("listening on http://{}", plane.local_addr()))?;
     if let Some(path) = plane.admin_key_path() {
         term.line(&format!("admin key in {}", path.display()))?;

@@ -89,7 +89,7 @@ pub(crate) async fn run(
                 };
                 let tenant = token.tenant_id.map_or("-".to_owned(), |id| shorten(id.as_str(), 13));
                 let created = token.created_at.to_string();
-                table.row([token.id, kind.to_owned(), created, tenant, token.label]);
+                table.row(&[token.id, kind.to_owned(), created, tenant, token.label]);
             }
             term.table(&table)?;
         }

@@ -7,11 +7,8 @@ use std::{
 };
 
 use clap::Args;
-use control_plane::{Config as PlaneConfig, Tenancy};
-use protocol::{
-    api::tokens::{CreateToken, TokenCreated, TokenKind},
-    secret::Secret,
-};
+use control_plane::Config as PlaneConfig;
+use protocol::{api::runs::RunList, secret::Secret};
 use worker::{Config as WorkerConfig, config::Backend};
 
 use crate::{
@@ -19,7 +16,7 @@ use crate::{
     context::{self, Context, write_private},
     failure::Failure,
     interrupts::Interrupts,
-    stack::{Stack, backend, model, new_token},
+    stack::{Stack, backend, model},
     surroundings::Surroundings,
     term::{Style, Term},
 };
@@ -66,14 +63,13 @@ pub(crate) async fn run(
         plane.default_image = Some(backend::default_image(&worker).await);
     }
     let default_image = plane.default_image.clone();
-    let registered = plane.tenancy == Tenancy::Registered;
     let model = model::ensure(&mut worker, &data_dir, None)?;
     let (backend, capacity) = (worker.backend, worker.capacity);
 
     let stack = Stack::start(plane, worker).await?;
     let started = async {
         stack.worker_connected().await?;
-        let token = tenant_token(&stack, &data_dir, registered).await?;
+        let token = tenant_token(&stack, &data_dir).await?;
         let context = Context {
             admin_key_file: stack.admin_key_file.clone(),
             data_dir: Some(data_dir.clone()),
@@ -189,20 +185,20 @@ fn worker_config(
 }
 
 /// The tenant of this machine: kept beside the database, so that its runs are there after a restart.
-async fn tenant_token(stack: &Stack, data_dir: &Path, registered: bool) -> Result<Secret, Failure> {
+async fn tenant_token(stack: &Stack, data_dir: &Path) -> Result<Secret, Failure> {
     let path = data_dir.join("tenant.token");
     if let Ok(kept) = std::fs::read_to_string(&path) {
-        return Ok(Secret::new(kept.trim()));
+        let kept = Secret::new(kept.trim());
+        let limit = [("limit", "1".to_owned())];
+        let asked = stack.client(&kept)?.get::<RunList>("/api/v1/agent/runs", &limit).await;
+        match asked {
+            Ok(_) => return Ok(kept),
+            // Revoked, or of a database that is no more.
+            Err(failure) if failure.status == Some(401) => {}
+            Err(failure) => return Err(failure),
+        }
     }
-    let token = if registered {
-        let body =
-            CreateToken { kind: TokenKind::Tenant, label: "ozma up".into(), tenant_id: None };
-        let made: TokenCreated =
-            stack.client(&stack.admin_key)?.post("/api/v1/tokens", &body).await?;
-        made.token
-    } else {
-        new_token("opr_")?
-    };
+    let token = stack.new_tenant("ozma up").await?;
     write_private(&path, token.expose())?;
     Ok(token)
 }

@@ -31,7 +31,7 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "URL")]
     plane_url: Option<String>,
     /// A worker token or the admin key; other users of this machine can see it: better --token-file
-    #[arg(long, value_name = "TOKEN", value_parser = secret, conflicts_with = "token_file")]
+    #[arg(long, value_name = "TOKEN", value_parser = secret(), conflicts_with = "token_file")]
     token: Option<Secret>,
     /// A file that holds the token
     #[arg(long, value_name = "FILE")]

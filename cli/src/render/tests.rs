@@ -43,7 +43,7 @@ fn a_run_reads_like_this() {
         Event::ToolCall {
             id: "1".into(),
             name: "shell".into(),
-            input: serde_json::json!({"command": "ls"}),
+            input: serde_json::json!({"command": "ls \"a b\""}),
             scripted: false,
         },
         Event::ToolResult {
@@ -76,7 +76,7 @@ fn a_run_reads_like_this() {
           scripted model, no AI: demo
           I shall look.  [scripted]
           Then edit.
-          → shell ls
+          → shell ls "a b"
           ← ok 3 ms
             line
             line
@@ -91,7 +91,7 @@ fn a_run_reads_like_this() {
             line
             line
             … 2 more lines
-          the agent ended with exit code 3 (peak memory 10.0 MB)
+          exit code 3, peak memory 10.0 MB
         ● FAILED: exit code 3
     "#]]
     .assert_eq(&shown(&events));

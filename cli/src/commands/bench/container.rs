@@ -19,13 +19,13 @@ use crate::{
     environments::{self, Ingredients},
     failure::Failure,
     interrupts::Interrupts,
-    stack::{Stack, backend, new_token},
+    stack::{Stack, backend},
     surroundings::Surroundings,
     term::Term,
 };
 
 /// No container takes so long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Cold {
@@ -77,7 +77,7 @@ async fn turns(
     term: &mut Term,
 ) -> Result<(Vec<Duration>, Vec<Duration>), Failure> {
     stack.worker_connected().await?;
-    let client = stack.client(&new_token("opr_")?)?;
+    let client = stack.client(&stack.new_tenant("ozma bench").await?)?;
     let ingredients = Ingredients {
         image: Some(image.to_owned()),
         command: Some("echo first".to_owned()),

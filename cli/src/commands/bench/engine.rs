@@ -11,7 +11,7 @@ use crate::{failure::Failure, surroundings::Surroundings};
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 
 /// No answer takes so long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) struct Engine {
     http: Client,

@@ -1,4 +1,4 @@
-//! From the request to the assignment at a worker: a real plane, real WebSockets, workers that run nothing.
+//! From the request to the assignment at a worker: a real plane, real sockets, workers that run nothing.
 
 mod idle_worker;
 
@@ -18,7 +18,7 @@ use service::{clock::Clock, lifecycle::Lifecycle};
 use tokio::sync::oneshot;
 
 use super::stats::Spread;
-use crate::{client::Client, connection::Target, failure::Failure, stack::new_token};
+use crate::{client::Client, connection::Target, failure::Failure, stack::issue_token};
 
 /// Runs that are asked for at the same time, in the second half.
 const AT_ONCE: u32 = 16;
@@ -58,7 +58,9 @@ pub(crate) async fn measure(runs: u32) -> Result<Handover, Failure> {
         for i in 0..WORKERS {
             idle_worker::start(&url, &key, &format!("bench-{i}"), &waiting, &life).await?;
         }
-        let client = Client::new(&Target { url: url.clone(), token: new_token("opr_")? })?;
+        let admin = Client::new(&Target { url: url.clone(), token: key })?;
+        let token = issue_token(&admin, "ozma bench").await?;
+        let client = Client::new(&Target { url: url.clone(), token })?;
         // The first ones warm caches and connections, and are not counted.
         rounds(&client, &waiting, &life, 1, 20, "warm").await?;
         let one = rounds(&client, &waiting, &life, 1, runs, "one").await?;

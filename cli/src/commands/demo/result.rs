@@ -1,5 +1,7 @@
 //! What stays on the screen after the demo: the patch, the time by phase, the address.
 
+use std::path::Path;
+
 use protocol::{
     api::{artifacts::ArtifactItem, runs::RunItem},
     event::Phase,
@@ -37,7 +39,8 @@ pub(crate) async fn show(
     }
     for artifact in &item.artifacts {
         let ArtifactItem::File { data, .. } = artifact else { continue };
-        if !data.filename.ends_with(".patch") && !data.filename.ends_with(".diff") {
+        let kind = Path::new(&data.filename).extension();
+        if !kind.is_some_and(|kind| kind == "patch" || kind == "diff") {
             continue;
         }
         let path = format!("/api/v1/agent/artifacts/{}/content", data.artifact_uid);
@@ -83,10 +86,10 @@ fn timings(item: &RunItem, term: &mut Term) -> Result<(), Failure> {
     let mut table = Table::new(&["PHASE", "TIME"]);
     for phase in Phase::ALL {
         if let Some(ms) = item.phases.get(&phase) {
-            table.row([phase.as_str().to_owned(), duration(*ms)]);
+            table.row(&[phase.as_str().to_owned(), duration(*ms)]);
         }
     }
     let total: u64 = item.phases.values().sum();
-    table.row(["total".to_owned(), duration(total)]);
+    table.row(&["total".to_owned(), duration(total)]);
     Ok(term.table(&table)?)
 }

@@ -49,9 +49,8 @@ pub(crate) async fn checks(
 }
 
 async fn port(listen: SocketAddr) -> Check {
-    let error = match TcpListener::bind(listen) {
-        Ok(_) => return Check::pass("port", format!("{listen} is free")),
-        Err(error) => error,
+    let Err(error) = TcpListener::bind(listen) else {
+        return Check::pass("port", format!("{listen} is free"));
     };
     let target = Target { url: format!("http://{listen}"), token: Secret::default() };
     let ours = match Client::new(&target) {

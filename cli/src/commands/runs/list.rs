@@ -43,7 +43,7 @@ pub(crate) async fn list(client: &Client, args: ListArgs, term: &mut Term) -> Re
     let mut table = Table::new(&["RUN", "STATE", "AGE", "TOOK", "TITLE"]);
     for run in &list.runs {
         let age = duration(since(now_ms, run));
-        table.row([run.run_id.to_string(), standing(run), age, took(run), run.title.clone()]);
+        table.row(&[run.run_id.to_string(), standing(run), age, took(run), run.title.clone()]);
     }
     term.table(&table)?;
     if list.page_info.has_next_page {
