@@ -111,7 +111,8 @@ impl FakeWorker {
             let value = format!("Bearer {token}").parse().expect("the token fits a header");
             request.headers_mut().insert("authorization", value);
         }
-        let (socket, _) = in_time("the worker's handshake", connect_async(request)).await?;
+        let (socket, _) =
+            in_time("the worker's handshake", Box::pin(connect_async(request))).await?;
         Ok(Self { id: id.parse().expect("a worker id"), socket, welcome: None })
     }
 
