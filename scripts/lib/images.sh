@@ -38,29 +38,32 @@ put_busybox() {
     done
 }
 
-# make_sidecar_image: from scratch, the static binary and what a stock worker needs besides (a shell, tar, root's
-# line in /etc/passwd, /entrypoint.sh). Our worker mounts a volume filled from /agent; a stock one copies the whole
-# root, so the binary has a second name there.
+# build_image FOLDER NAME DIGEST: docker build, with the old builder where the new one is not installed.
+build_image() {
+    local buildkit=1
+    docker buildx version >/dev/null 2>&1 || buildkit=0
+    DOCKER_BUILDKIT=$buildkit docker build --quiet --tag "$2" --label "$DIGEST_LABEL=$3" "$1" \
+        >"$STATE/build-image.log" 2>&1 || {
+        tail -n 20 "$STATE/build-image.log" >&2
+        return 1
+    }
+}
+
+# make_sidecar_image: the static binary, and the shell and tar that stock workers ask of a sidecar's image.
 make_sidecar_image() {
-    local digest folder
-    digest=$(digest_of "$SIDECAR" compose/sidecar scripts/lib/images.sh) || return 1
+    local digest folder made=0
+    digest=$(digest_of "$SIDECAR" compose/sidecar) || return 1
     is_made_from "$SIDECAR_IMAGE" "$digest" && return 0
+    is_static /bin/busybox || {
+        warn "no static /bin/busybox for the sidecar's image (on Debian: busybox-static)"
+        return 1
+    }
     say "making the sidecar's image"
     folder=$(mktemp -d)
-    mkdir -p "$folder"/{agent,bin,etc,tmp}
-    install -m 755 "$SIDECAR" "$folder/agent/ozma-sidecar"
-    ln "$folder/agent/ozma-sidecar" "$folder/ozma-sidecar"
-    install -m 755 compose/sidecar/entrypoint.sh "$folder/entrypoint.sh"
-    install -m 644 compose/sidecar/passwd "$folder/etc/passwd"
-    if is_static /bin/busybox; then
-        install -m 755 /bin/busybox "$folder/bin/busybox"
-        ln -s busybox "$folder/bin/sh"
-        ln -s busybox "$folder/bin/tar"
-    else
-        warn "no static busybox: the sidecar's image will not do for stock workers"
-    fi
-    import_image "$folder" "$SIDECAR_IMAGE" "LABEL $DIGEST_LABEL=$digest" 'ENTRYPOINT ["/entrypoint.sh"]'
-    local made=$?
+    cp compose/sidecar/* "$folder"
+    install -m 755 "$SIDECAR" "$folder/ozma-sidecar"
+    install -m 755 /bin/busybox "$folder/busybox"
+    build_image "$folder" "$SIDECAR_IMAGE" "$digest" || made=1
     rm -rf "$folder"
     return "$made"
 }
