@@ -7,7 +7,6 @@ use test_support::{silence::Silence, wait::eventually};
 use crate::{client::Tenant, images, stack::Stack};
 
 async fn cancelled(tenant: &Tenant, run: &str) -> RunItem {
-    // While it is being handed over a cancel is refused for a moment; none of these is.
     tenant.cancel(run).await;
     let item = tenant.ended_as(run, RunState::Cancelled).await;
     assert!(!item.cancelling);

@@ -9,7 +9,10 @@ use protocol::{
 };
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
-use test_support::{http, wait::eventually_within};
+use test_support::{
+    http,
+    wait::{eventually, eventually_within},
+};
 
 /// A run in a container takes seconds; on a busy machine with two cores, many.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -66,9 +69,16 @@ impl Tenant {
         created["run_id"].as_str().unwrap().to_owned()
     }
 
+    /// Asks for the run to stop. While it is being handed over that is refused with 409, for a moment.
     pub(crate) async fn cancel(&self, run: &str) {
-        let answer = self.send(Method::POST, &format!("/agent/runs/{run}/cancel"), None).await;
-        assert!(answer.status().is_success(), "cancel: {:?}", answer.text().await);
+        let path = format!("/agent/runs/{run}/cancel");
+        eventually("the cancel is taken", || async {
+            let answer = self.send(Method::POST, &path, None).await;
+            let status = answer.status();
+            assert!(status.is_success() || status == 409, "cancel: {:?}", answer.text().await);
+            status.is_success().then_some(())
+        })
+        .await;
     }
 
     pub(crate) async fn run(&self, run: &str) -> RunItem {
