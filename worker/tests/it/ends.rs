@@ -1,0 +1,107 @@
+//! Every failure is told by its name.
+
+use protocol::{
+    failure::FailureReason,
+    link::{FromWorker, TaskFailed},
+    spec::RunSpec,
+};
+use test_support::image::docker;
+use worker::config::PullPolicy;
+
+use crate::rig::{Rig, command, container};
+
+async fn failure(rig: &Rig, spec: &RunSpec) -> TaskFailed {
+    match rig.plane.report(spec).await {
+        FromWorker::TaskFailed(failed) => failed,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_exit_code_is_the_agents() {
+    let rig = Rig::docker().await;
+    let spec = command("exit 7");
+    rig.plane.assign(&spec);
+    let failed = failure(&rig, &spec).await;
+    assert_eq!(failed.failure_reason, Some(FailureReason::AgentExit));
+    assert_eq!(failed.exit_code, Some(7));
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn memory_is_named() {
+    let rig = Rig::docker().await;
+    let mut spec = command("tail /dev/zero");
+    spec.shape.memory_bytes = Some(48 << 20);
+    rig.plane.assign(&spec);
+    let failed = failure(&rig, &spec).await;
+    assert_eq!(failed.failure_reason, Some(FailureReason::ContainerOom), "{failed:?}");
+    assert!(failed.oom_killed);
+    assert_eq!(failed.exit_code, Some(137));
+    assert!(failed.peak_memory_bytes.is_some_and(|peak| peak > 40 << 20), "{failed:?}");
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn an_image_that_is_not_there_is_named() {
+    let mut rig = Rig::new().await;
+    rig.config.pull_policy = PullPolicy::Never;
+    rig.start().await;
+    let mut spec = command("true");
+    spec.image = "ozma-test:never-made".to_owned();
+    rig.plane.assign(&spec);
+    let failed = failure(&rig, &spec).await;
+    assert_eq!(failed.failure_reason, Some(FailureReason::ImagePull));
+    assert!(failed.message.contains("ozma-test:never-made"), "{}", failed.message);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_sidecar_image_that_is_not_there_is_named() {
+    let mut rig = Rig::new().await;
+    rig.config.pull_policy = PullPolicy::Never;
+    rig.config.sidecar_image = "ozma-test:no-sidecar".to_owned();
+    rig.start().await;
+    let spec = command("true");
+    rig.plane.assign(&spec);
+    let failed = failure(&rig, &spec).await;
+    assert_eq!(failed.failure_reason, Some(FailureReason::SidecarPrep));
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_container_that_cannot_be_created_is_named() {
+    let mut rig = Rig::new().await;
+    rig.config.runtime = Some("no-such-runtime".to_owned());
+    rig.start().await;
+    let spec = command("true");
+    rig.plane.assign(&spec);
+    let failed = failure(&rig, &spec).await;
+    assert_eq!(failed.failure_reason, Some(FailureReason::ContainerCreate), "{failed:?}");
+    assert!(failed.message.contains("no-such-runtime"), "{}", failed.message);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_killed_container_is_no_success_and_its_last_words_are_kept() {
+    let rig = Rig::docker().await;
+    let spec = command("echo before; sleep 300");
+    rig.plane.assign(&spec);
+    rig.plane.output_line(&spec, "before").await;
+    docker(&["kill", &container(&spec)], &[]);
+    let failed = failure(&rig, &spec).await;
+    assert_eq!(failed.failure_reason, Some(FailureReason::ContainerExit));
+    assert_eq!(failed.exit_code, Some(137));
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_time_that_is_over_is_named() {
+    let rig = Rig::docker().await;
+    let mut spec = command("sleep 300");
+    spec.timeouts.run_secs = 1;
+    rig.plane.assign(&spec);
+    let failed = failure(&rig, &spec).await;
+    assert_eq!(failed.failure_reason, Some(FailureReason::TaskTimeout), "{failed:?}");
+    rig.finish().await;
+}

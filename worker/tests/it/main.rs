@@ -1,0 +1,12 @@
+//! A real worker against a plane that is only its WebSocket, with real containers and the real sidecar.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+mod direct;
+mod docker;
+mod ends;
+mod life;
+mod link;
+mod plane;
+mod restart;
+mod rig;
+mod stop;
