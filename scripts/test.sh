@@ -37,6 +37,7 @@ check "the sidecar's image is made" make_sidecar_image
 [[ -z $BASE_JOB ]] || check "the base image is made" \
     follow "$BASE_JOB" "$STATE/base-image.log" "base image"
 run_tests
+check "the demo runs in a container" demo_runs
 check "the tests left nothing behind" nothing_left_behind "$BEFORE"
 
 stop_started_engine

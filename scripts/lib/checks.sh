@@ -65,6 +65,15 @@ run_tests() {
     fi
 }
 
+# demo_runs: what the quick start ends with, with the scripted model whatever this machine has configured.
+demo_runs() {
+    local log=$STATE/demo.log
+    make_demo_image && build_ozma || return 1
+    env -u OPENAI_API_KEY -u OPENAI_BASE_URL -u OZ_PROVIDER_API_KEY -u OZ_PROVIDER_BASE_URL \
+        XDG_CONFIG_HOME="$STATE/no-context" "$OZMA" demo --backend docker >"$log" 2>&1 ||
+        { tail -n 30 "$log" >&2; return 1; }
+}
+
 # sum_of WORD LOG: adds the numbers before WORD in cargo's result lines.
 sum_of() {
     awk -v word="$1;" '/^test result: / { for (i = 2; i <= NF; i++) if ($i == word) sum += $(i - 1) }
