@@ -71,12 +71,12 @@ mod tests {
     #[test]
     fn a_sealed_text_opens_in_its_own_row_with_its_own_key_only() {
         let sealer = Sealer::new(&[7; 32]);
-        let sealed = sealer.seal("env_1", b"hunter2");
-        assert_eq!(sealer.open("env_1", &sealed).unwrap(), b"hunter2");
-        assert!(sealer.open("env_2", &sealed).is_err());
-        assert!(Sealer::new(&[8; 32]).open("env_1", &sealed).is_err());
-        assert!(sealer.open("env_1", &sealed[..10]).is_err());
-        assert_ne!(sealed, sealer.seal("env_1", b"hunter2"), "the nonce is new each time");
+        let kept = sealer.seal("env_1", b"hunter2");
+        assert_eq!(sealer.open("env_1", &kept).unwrap(), b"hunter2");
+        assert!(sealer.open("env_2", &kept).is_err());
+        assert!(Sealer::new(&[8; 32]).open("env_1", &kept).is_err());
+        assert!(sealer.open("env_1", &kept[..10]).is_err());
+        assert_ne!(kept, sealer.seal("env_1", b"hunter2"), "the nonce is new each time");
     }
 
     #[test]

@@ -2,17 +2,22 @@
 //! is one transaction is one unit of meaning. It knows no HTTP and no sockets, and reads no clock.
 
 mod artifacts;
+mod attempts;
+mod cancels;
 mod claims;
 mod connections;
 mod environments;
 mod events;
 mod executions;
 mod idempotency;
+mod ingest;
+mod leases;
 mod listing;
 mod open;
 mod planes;
 mod reports;
 mod runs;
+mod submissions;
 mod tokens;
 mod transitions;
 
@@ -20,16 +25,20 @@ use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction, error::DatabaseErr
 
 pub use self::{
     artifacts::StoredArtifact,
+    attempts::Attempt,
+    cancels::Cancelled,
     claims::{Claimant, Claimed},
     connections::ConnectionRow,
     environments::EnvironmentRow,
-    events::{Ingested, RunEvent},
-    executions::{Attempt, Ending, ExecutionRow},
+    events::RunEvent,
+    executions::{Ending, ExecutionRow},
     idempotency::Idempotency,
+    ingest::Ingested,
     listing::{RunFilter, SortBy},
     open::MINIMUM_POSTGRES,
     reports::{Recorded, Report},
-    runs::{Cancelled, InsertRun, Inserted, Run},
+    runs::Run,
+    submissions::{InsertRun, Inserted},
     tokens::{TokenKind, TokenRow},
 };
 
@@ -131,6 +140,15 @@ impl Tx {
         match self {
             Self::Sqlite(tx) => tx.commit().await?,
             Self::Postgres(tx) => tx.commit().await?,
+        }
+        Ok(())
+    }
+
+    /// Ends it without effect. A dropped one ends a little later, and until then others pass its rows over.
+    pub(crate) async fn roll_back(self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(tx) => tx.rollback().await?,
+            Self::Postgres(tx) => tx.rollback().await?,
         }
         Ok(())
     }

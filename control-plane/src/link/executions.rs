@@ -112,16 +112,15 @@ async fn record(
     execution: Option<ExecutionId>,
     report: &Report,
 ) -> Result<Option<(ExecutionId, Recorded)>, StoreError> {
-    let id = match execution {
-        Some(id) => id,
-        None => {
-            let found = core.store.execution_of(&connection.worker_id, run).await?;
-            let Some(row) = found else {
-                core.counters.superseded.add(1);
-                return Ok(None);
-            };
-            row.id
-        }
+    let id = if let Some(id) = execution {
+        id
+    } else {
+        let found = core.store.execution_of(&connection.worker_id, run).await?;
+        let Some(row) = found else {
+            core.counters.superseded.add(1);
+            return Ok(None);
+        };
+        row.id
     };
     let recorded = reports::record(core, &id, Some(&connection.worker_id), report).await?;
     Ok(Some((id, recorded)))

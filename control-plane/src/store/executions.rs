@@ -1,18 +1,15 @@
-//! Executions: leases, who holds them, how they ended.
+//! Executions as rows: what they are, and how they begin and end.
 
 use protocol::{
     failure::FailureReason,
     ids::{ExecutionId, RunId, WorkerId},
 };
-use sqlx::QueryBuilder;
 
 use super::{
-    Store, StoreError, Tx, clean, on_pool, on_tx, parse, signed, transitions::Change, unsigned,
+    Store, StoreError, Tx, clean, on_pool, on_tx, parse, signed,
+    transitions::{Change, Head},
+    unsigned,
 };
-use crate::scope::Scope;
-
-/// The most one pass over expired or cancelled executions takes; the next pass takes more.
-const MAX_BATCH: i64 = 256;
 
 macro_rules! execution_columns {
     () => {
@@ -20,6 +17,8 @@ macro_rules! execution_columns {
          worker_seq, sidecar_seq, stored_events, stored_bytes, artifact_bytes"
     };
 }
+
+pub(super) use execution_columns;
 
 /// How an execution ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +72,7 @@ pub struct ExecutionRow {
 }
 
 #[derive(sqlx::FromRow)]
-struct Row {
+pub(super) struct Row {
     id: String,
     run_id: String,
     attempt: i64,
@@ -107,33 +106,6 @@ impl TryFrom<Row> for ExecutionRow {
             artifact_bytes: unsigned(row.artifact_bytes, "artifact_bytes")?,
         })
     }
-}
-
-/// An ended execution, as its run's owner sees it.
-#[derive(Debug, Clone)]
-pub struct Attempt {
-    pub execution_id: ExecutionId,
-    pub attempt: u32,
-    pub worker_id: WorkerId,
-    pub assigned_at: i64,
-    pub ended_at: i64,
-    pub reason: Option<FailureReason>,
-    pub message: Option<String>,
-    pub exit_code: Option<i32>,
-    pub peak_memory_bytes: Option<u64>,
-}
-
-#[derive(sqlx::FromRow)]
-struct AttemptRow {
-    id: String,
-    attempt: i64,
-    worker_id: String,
-    assigned_at: i64,
-    ended_at: i64,
-    reason: Option<String>,
-    message: Option<String>,
-    exit_code: Option<i64>,
-    peak_memory_bytes: Option<i64>,
 }
 
 impl Store {
@@ -185,140 +157,22 @@ impl Store {
             .map(ExecutionRow::try_from)
             .collect()
     }
-
-    /// Executions whose lease ran out before `now`.
-    pub async fn expired(&self, now: i64) -> Result<Vec<ExecutionRow>, StoreError> {
-        const SQL: &str = concat!(
-            "select ",
-            execution_columns!(),
-            " from executions where ended_at is null and lease_expires_at < $1
-              order by lease_expires_at limit $2"
-        );
-        on_pool!(self, |db| sqlx::query_as::<_, Row>(SQL)
-            .bind(now)
-            .bind(MAX_BATCH)
-            .fetch_all(db)
-            .await)?
-        .into_iter()
-        .map(ExecutionRow::try_from)
-        .collect()
-    }
-
-    /// Executions whose run's user asked for it to stop.
-    pub async fn cancelling(&self) -> Result<Vec<ExecutionRow>, StoreError> {
-        const SQL: &str = concat!(
-            "select ",
-            execution_columns!(),
-            " from executions where ended_at is null and run_id in (
-                  select id from runs where cancelling = 1
-                      and state in ('PENDING', 'CLAIMED', 'INPROGRESS'))
-              limit $1"
-        );
-        on_pool!(self, |db| sqlx::query_as::<_, Row>(SQL).bind(MAX_BATCH).fetch_all(db).await)?
-            .into_iter()
-            .map(ExecutionRow::try_from)
-            .collect()
-    }
-
-    /// Renews the leases of those of `ids` that this worker holds, and tells which those were.
-    pub async fn renew(
-        &self,
-        worker: &WorkerId,
-        ids: &[ExecutionId],
-        until: i64,
-    ) -> Result<Vec<ExecutionId>, StoreError> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut tx = self.begin().await?;
-        let renewed: Vec<String> = on_tx!(&mut tx, |db| {
-            let mut query = QueryBuilder::new("update executions set lease_expires_at = ");
-            query.push_bind(until).push(" where ended_at is null and worker_id = ");
-            query.push_bind(worker.as_str()).push(" and id in (");
-            let mut list = query.separated(", ");
-            for id in ids {
-                list.push_bind(id.as_str());
-            }
-            query.push(") returning id");
-            query.build_query_scalar().fetch_all(db).await
-        })?;
-        tx.commit().await?;
-        renewed.iter().map(|id| parse(id, "execution id")).collect()
-    }
-
-    /// Renews every lease of one worker process.
-    pub async fn renew_instance(&self, instance: &str, until: i64) -> Result<(), StoreError> {
-        const SQL: &str = "update executions set lease_expires_at = $2
-             where instance_id = $1 and ended_at is null and claimed_at is not null";
-        let mut tx = self.begin().await?;
-        on_tx!(&mut tx, |db| sqlx::query(SQL)
-            .bind(instance)
-            .bind(until)
-            .execute(db)
-            .await
-            .map(|_| ()))?;
-        tx.commit().await
-    }
-
-    /// From now on this worker process holds the execution.
-    pub async fn adopt(
-        &self,
-        id: &ExecutionId,
-        instance: &str,
-        until: i64,
-    ) -> Result<(), StoreError> {
-        const SQL: &str = "update executions set instance_id = $2, lease_expires_at = $3
-             where id = $1 and ended_at is null";
-        let mut tx = self.begin().await?;
-        on_tx!(&mut tx, |db| sqlx::query(SQL)
-            .bind(id.as_str())
-            .bind(instance)
-            .bind(until)
-            .execute(db)
-            .await
-            .map(|_| ()))?;
-        tx.commit().await
-    }
-
-    /// The ended executions of a run the caller may see, the first one first.
-    pub async fn attempts(&self, scope: &Scope, run: &RunId) -> Result<Vec<Attempt>, StoreError> {
-        const SQL: &str =
-            "select e.id, e.attempt, e.worker_id, e.assigned_at, e.ended_at, e.reason,
-                 e.message, e.exit_code, e.peak_memory_bytes
-             from executions e join runs r on r.id = e.run_id
-             where e.run_id = $1 and ($2 = 1 or r.owner = $3)
-               and e.ended_at is not null and e.ending <> 'declined'
-             order by e.assigned_at, e.id limit 100";
-        let rows: Vec<AttemptRow> = on_pool!(self, |db| sqlx::query_as(SQL)
-            .bind(run.as_str())
-            .bind(scope.sees_all())
-            .bind(scope.owner().as_str())
-            .fetch_all(db)
-            .await)?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(Attempt {
-                    execution_id: parse(&row.id, "execution id")?,
-                    attempt: u32::try_from(row.attempt).unwrap_or_default(),
-                    worker_id: parse(&row.worker_id, "worker id")?,
-                    assigned_at: row.assigned_at,
-                    ended_at: row.ended_at,
-                    reason: row.reason.map(FailureReason::from),
-                    message: row.message,
-                    exit_code: row.exit_code.and_then(|code| i32::try_from(code).ok()),
-                    peak_memory_bytes: row.peak_memory_bytes.and_then(|n| u64::try_from(n).ok()),
-                })
-            })
-            .collect()
-    }
 }
 
 impl Tx {
-    /// The execution within a transaction that has locked its run.
-    pub(super) async fn execution(
+    /// An execution and its run, which is locked first, always, so that two transactions never wait for each
+    /// other.
+    pub(super) async fn lock_execution(
         &mut self,
         id: &ExecutionId,
-    ) -> Result<Option<ExecutionRow>, StoreError> {
+    ) -> Result<Option<(Head, ExecutionRow)>, StoreError> {
+        let Some(seen) = self.execution(id).await? else { return Ok(None) };
+        let head = self.lock_run(&seen.run_id).await?;
+        // Read again: until the lock it could change.
+        Ok(self.execution(id).await?.map(|execution| (head, execution)))
+    }
+
+    async fn execution(&mut self, id: &ExecutionId) -> Result<Option<ExecutionRow>, StoreError> {
         const SQL: &str =
             concat!("select ", execution_columns!(), " from executions where id = $1");
         on_tx!(self, |db| sqlx::query_as::<_, Row>(SQL).bind(id.as_str()).fetch_optional(db).await)?

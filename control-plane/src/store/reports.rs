@@ -8,7 +8,7 @@ use protocol::{
 };
 
 use super::{
-    Ending, ExecutionRow, Store, StoreError, again,
+    Ending, ExecutionRow, Store, StoreError, Tx, again,
     transitions::{Change, Head},
 };
 
@@ -80,10 +80,27 @@ impl Store {
         now: i64,
     ) -> Result<Recorded, StoreError> {
         let mut tx = self.begin().await?;
-        let Some(seen) = tx.execution(id).await? else { return Ok(Recorded::Superseded) };
-        // The run is locked first, always, so that two transactions never wait for each other.
-        let mut head = tx.lock_run(&seen.run_id).await?;
-        let Some(execution) = tx.execution(id).await? else { return Ok(Recorded::Superseded) };
+        let recorded = tx.record(id, worker, report, retry_at, now).await?;
+        match recorded {
+            Recorded::Applied { .. } => tx.commit().await?,
+            Recorded::Already | Recorded::Superseded => tx.roll_back().await?,
+        }
+        Ok(recorded)
+    }
+}
+
+impl Tx {
+    async fn record(
+        &mut self,
+        id: &ExecutionId,
+        worker: Option<&WorkerId>,
+        report: &Report,
+        retry_at: i64,
+        now: i64,
+    ) -> Result<Recorded, StoreError> {
+        let Some((mut head, execution)) = self.lock_execution(id).await? else {
+            return Ok(Recorded::Superseded);
+        };
         if worker.is_some_and(|worker| *worker != execution.worker_id) {
             return Ok(Recorded::Superseded);
         }
@@ -100,15 +117,14 @@ impl Store {
             if head.standing.state != RunState::Pending {
                 return Ok(Recorded::Already);
             }
-            tx.advance(&mut head, Fact::Claimed, &Change::default(), now).await?;
-            tx.mark_claimed(id, *lease_until, now).await?;
+            self.advance(&mut head, Fact::Claimed, &Change::default(), now).await?;
+            self.mark_claimed(id, *lease_until, now).await?;
         } else {
             let (fact, ending, mut change) = judge(report, &head, &execution);
             change.not_before = retry_at;
-            tx.advance(&mut head, fact, &change, now).await?;
-            tx.end_execution(id, ending, &change, now).await?;
+            self.advance(&mut head, fact, &change, now).await?;
+            self.end_execution(id, ending, &change, now).await?;
         }
-        tx.commit().await?;
         Ok(Recorded::Applied { run_id: head.id, state: head.standing.state })
     }
 }

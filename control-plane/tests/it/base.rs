@@ -39,7 +39,7 @@ macro_rules! on_both {
     ($($name:ident),* $(,)?) => {
         mod sqlite {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() { super::$name($crate::base::Db::sqlite().await).await })*
+            async fn $name() { super::$name($crate::base::Db::sqlite()).await })*
         }
         mod postgres {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -61,7 +61,7 @@ pub(crate) struct Db {
 }
 
 impl Db {
-    pub(crate) async fn sqlite() -> Self {
+    pub(crate) fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("ozma.db").display());
         Self { url, _place: Place::Folder { _folder: folder } }

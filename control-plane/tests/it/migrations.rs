@@ -27,7 +27,7 @@ async fn columns(store: &Store) -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn both_databases_have_the_same_tables_and_columns() {
-    let (sqlite, postgres) = (Db::sqlite().await, Db::postgres().await);
+    let (sqlite, postgres) = (Db::sqlite(), Db::postgres().await);
     let ours = columns(&sqlite.store().await).await;
     assert!(ours.len() > 50, "{ours:?}");
     assert_eq!(ours, columns(&postgres.store().await).await);
@@ -35,7 +35,7 @@ async fn both_databases_have_the_same_tables_and_columns() {
 
 #[tokio::test]
 async fn a_second_start_finds_everything_done() {
-    for db in [Db::sqlite().await, Db::postgres().await] {
+    for db in [Db::sqlite(), Db::postgres().await] {
         let store = db.store().await;
         let before = columns(&store).await;
         store.migrate().await.unwrap();
@@ -59,7 +59,8 @@ async fn the_sets_have_the_same_names() {
 
 #[tokio::test]
 async fn another_kind_of_database_is_refused_without_showing_the_url() {
-    for url in ["mysql://root:hunter2@localhost/x", "postgres://u:hunter2@127.0.0.1:1/x", "no url"] {
+    for url in ["mysql://root:hunter2@localhost/x", "postgres://u:hunter2@127.0.0.1:1/x", "no url"]
+    {
         let error = format!("{:#}", Store::open(url).await.unwrap_err());
         assert!(!error.contains("hunter2"), "{error}");
     }

@@ -33,8 +33,7 @@ on_both!(
 async fn a_token_is_found_until_it_is_revoked(db: Db) {
     let store = db.store().await;
     let owner = tenant('a').owner().clone();
-    let token =
-        store.insert_token("h1", TokenKind::Tenant, &owner, "laptop", START).await.unwrap();
+    let token = store.insert_token("h1", TokenKind::Tenant, &owner, "laptop", START).await.unwrap();
     store.insert_token("h2", TokenKind::Worker, &owner, "rack\0", START + 1).await.unwrap();
     assert!(store.insert_token("h1", TokenKind::Tenant, &owner, "again", START).await.is_err());
 
@@ -166,19 +165,13 @@ async fn runs_are_their_owners(db: Db) {
     let ben = tenant('b');
     assert!(matches!(runs::get(&core, &ben, &run).await, Err(StoreError::NotFound)));
     assert!(matches!(runs::artifacts(&core, &ben, &run).await, Err(StoreError::NotFound)));
-    assert!(matches!(
-        runs::cancel(&core, &ben, &run).await,
-        Err(runs::CancelError::NotFound)
-    ));
+    assert!(matches!(runs::cancel(&core, &ben, &run).await, Err(runs::CancelError::NotFound)));
     assert!(runs::attempts(&core, &ben, &run).await.unwrap().is_empty());
     let page = runs::list(&core, &ben, &RunFilter::default(), 10, None).await.unwrap();
     assert!(page.runs.is_empty());
     let foreign = environment(&core, &tenant('a'), &[]).await;
     let used = NewRun { environment_id: Some(foreign.id), ..prompt("x") };
-    assert!(matches!(
-        runs::submit(&core, &ben, used).await,
-        Err(SubmitError::UnknownEnvironment)
-    ));
+    assert!(matches!(runs::submit(&core, &ben, used).await, Err(SubmitError::UnknownEnvironment)));
     let below = NewRun { parent_run_id: Some(run), ..prompt("x") };
     assert!(matches!(runs::submit(&core, &ben, below).await, Err(SubmitError::UnknownParent)));
     assert_eq!(core.store.count_runs().await.unwrap()["QUEUED"], 1);
@@ -232,7 +225,8 @@ async fn a_listing_is_filtered_sorted_and_paged(db: Db) {
     assert!(titles(none).await.is_empty());
     let queued = RunFilter { states: vec![RunState::Queued], source: Some("API".into()), ..all() };
     assert_eq!(titles(queued).await.len(), 5);
-    let model = RunFilter { model_id: Some("m2".into()), artifact_type: Some("FILE".into()), ..all() };
+    let model =
+        RunFilter { model_id: Some("m2".into()), artifact_type: Some("FILE".into()), ..all() };
     assert!(titles(model).await.is_empty());
 
     for sort_by in [SortBy::UpdatedAt, SortBy::CreatedAt, SortBy::Title, SortBy::Agent] {
@@ -241,8 +235,7 @@ async fn a_listing_is_filtered_sorted_and_paged(db: Db) {
             let whole = titles(filter.clone()).await;
             let (mut paged, mut cursor) = (Vec::new(), None);
             loop {
-                let page =
-                    runs::list(&core, &ann, &filter, 2, cursor.as_deref()).await.unwrap();
+                let page = runs::list(&core, &ann, &filter, 2, cursor.as_deref()).await.unwrap();
                 assert!(page.runs.len() <= 2);
                 paged.extend(page.runs.into_iter().map(|run| run.title));
                 cursor = page.next_cursor;

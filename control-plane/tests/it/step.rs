@@ -1,0 +1,105 @@
+//! The steps of a run by hand: claim, report, send events.
+
+use std::sync::Arc;
+
+use control_plane::{
+    core::Core,
+    feed, reports, runs,
+    store::{Claimant, Claimed, Ingested, Recorded, Report},
+};
+use protocol::{
+    event::{Event, EventLine, EventSource, Phase},
+    failure::FailureReason,
+    ids::{RunId, WorkerId},
+    run::RunState,
+};
+use test_support::worker::numbered;
+
+use crate::base::{Db, admin, submit, tenant};
+
+pub(crate) const LEASE: i64 = 12_000;
+
+pub(crate) fn worker() -> WorkerId {
+    "w1".parse().unwrap()
+}
+
+pub(crate) fn claimant(core: &Core, capacity: u32) -> Claimant {
+    Claimant {
+        worker_id: worker(),
+        instance_id: "i1".to_owned(),
+        capacity,
+        answer_by: core.now() + 30_000,
+        now: core.now(),
+    }
+}
+
+pub(crate) async fn claim(core: &Core) -> Claimed {
+    let mut claimed = core.store.claim(&claimant(core, 100)).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+    claimed.remove(0)
+}
+
+pub(crate) async fn report(core: &Core, run: &Claimed, report: Report) -> Recorded {
+    reports::record(core, &run.execution_id, Some(&worker()), &report).await.unwrap()
+}
+
+pub(crate) fn claimed(core: &Core) -> Report {
+    Report::Claimed { lease_until: core.now() + LEASE }
+}
+
+pub(crate) fn succeeded() -> Report {
+    let message = "done".to_owned();
+    Report::Succeeded { message, exit_code: Some(0), peak_memory_bytes: Some(1 << 20) }
+}
+
+pub(crate) fn failed(reason: FailureReason) -> Report {
+    let message = format!("because of {reason}");
+    Report::Failed { reason, message, exit_code: Some(3), peak_memory_bytes: None }
+}
+
+pub(crate) async fn ingest(
+    core: &Core,
+    run: &Claimed,
+    source: EventSource,
+    events: &[EventLine],
+) -> Ingested {
+    let (id, now) = (&run.execution_id, core.now());
+    core.store.ingest(id, &worker(), source, events, now + LEASE, now).await.unwrap()
+}
+
+pub(crate) async fn state(core: &Core, id: &RunId) -> RunState {
+    runs::get(core, &admin(), id).await.unwrap().state
+}
+
+pub(crate) async fn kinds(core: &Core, id: &RunId) -> Vec<String> {
+    let page = feed::events_page(core, &admin(), id, 0, 1_000).await.unwrap();
+    for (expected, event) in (1..).zip(&page.events) {
+        assert_eq!(event.seq, expected, "the run's numbers have no gaps");
+    }
+    page.events.into_iter().map(|event| event.kind).collect()
+}
+
+pub(crate) fn output(text: &str) -> Event {
+    Event::Output {
+        phase: Phase::Provider,
+        stream: protocol::event::Stream::Stdout,
+        text: Some(text.to_owned()),
+        base64: None,
+        partial: false,
+    }
+}
+
+/// A core with one run in this state.
+pub(crate) async fn with_run(db: &Db, until: RunState) -> (Arc<Core>, Claimed) {
+    let core = db.core().await;
+    submit(&core, &tenant('a'), "do it").await;
+    let run = claim(&core).await;
+    if until != RunState::Pending {
+        report(&core, &run, claimed(&core)).await;
+    }
+    if until == RunState::Inprogress {
+        ingest(&core, &run, EventSource::Sidecar, &numbered(1, &[output("hi")])).await;
+    }
+    assert_eq!(state(&core, &run.run_id).await, until);
+    (core, run)
+}
