@@ -22,12 +22,15 @@ pub(crate) fn lines(term: &Term, event: &Event) -> Vec<String> {
     let dim = |text: &str| term.paint(Style::Dim, text);
     match event {
         Event::State { state, attempt, message, worker_id, cancelling, .. } => {
+            // Why the last attempt failed is news when it ends or goes back, and an echo on the way.
+            let news = state.is_terminal() || *state == RunState::Queued;
+            let message = message.as_ref().filter(|_| news);
             let parts = [
                 Some(term.paint(state_style(*state), &format!("● {state}"))),
                 worker_id.as_ref().map(|worker| format!(" on {}", printable(worker))),
                 (*attempt > 1).then(|| format!(" (attempt {attempt})")),
                 cancelling.then(|| " (cancelling)".to_owned()),
-                message.as_ref().map(|message| format!(": {}", printable(message))),
+                message.map(|message| format!(": {}", printable(message))),
             ];
             vec![parts.into_iter().flatten().collect()]
         }

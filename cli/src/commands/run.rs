@@ -122,7 +122,7 @@ pub(crate) async fn run(
             "kind": "outcome", "run_id": id, "state": state, "exit_code": exit_code, "run": item,
         }))?;
     } else {
-        show::summary(&item, client.url(), term)?;
+        show::closing(&item, client.url(), term)?;
     }
     if exit_code == code::SUCCESS { Ok(()) } else { Err(Failure::quiet(exit_code)) }
 }

@@ -1,5 +1,7 @@
 //! `ozma up`: a plane and a worker on this machine, in one process, ready for `ozma run` in another terminal.
 
+mod folder;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -8,12 +10,11 @@ use std::{
 
 use clap::Args;
 use control_plane::Config as PlaneConfig;
-use protocol::{api::runs::RunList, secret::Secret};
 use worker::{Config as WorkerConfig, config::Backend};
 
 use crate::{
     commands::worker::BackendArg,
-    context::{self, Context, write_private},
+    context::{self, Context},
     failure::Failure,
     interrupts::Interrupts,
     stack::{Stack, backend, model},
@@ -58,6 +59,10 @@ pub(crate) async fn run(
     let data_dir = data_dir(args.data_dir.as_deref(), around)?;
     let mut plane = plane_config(&args, &data_dir, around)?;
     let mut worker = worker_config(&args, &data_dir, around)?;
+    let _lock = folder::lock(&data_dir)?;
+    if around.var("OZ_WORKER_ID").is_none() {
+        worker.worker_id = folder::worker_id(&data_dir)?;
+    }
     let runs_in = backend::choose(&mut worker, args.backend, term).await?;
     if plane.default_image.is_none() {
         plane.default_image = Some(backend::default_image(&worker).await);
@@ -69,7 +74,7 @@ pub(crate) async fn run(
     let stack = Stack::start(plane, worker).await?;
     let started = async {
         stack.worker_connected().await?;
-        let token = tenant_token(&stack, &data_dir).await?;
+        let token = folder::tenant_token(&stack, &data_dir).await?;
         let context = Context {
             admin_key_file: stack.admin_key_file.clone(),
             data_dir: Some(data_dir.clone()),
@@ -182,23 +187,4 @@ fn worker_config(
             .hint("a shorter --data-dir, or the variable named, mends it")
     })?;
     Ok(config)
-}
-
-/// The tenant of this machine: kept beside the database, so that its runs are there after a restart.
-async fn tenant_token(stack: &Stack, data_dir: &Path) -> Result<Secret, Failure> {
-    let path = data_dir.join("tenant.token");
-    if let Ok(kept) = std::fs::read_to_string(&path) {
-        let kept = Secret::new(kept.trim());
-        let limit = [("limit", "1".to_owned())];
-        let asked = stack.client(&kept)?.get::<RunList>("/api/v1/agent/runs", &limit).await;
-        match asked {
-            Ok(_) => return Ok(kept),
-            // Revoked, or of a database that is no more.
-            Err(failure) if failure.status == Some(401) => {}
-            Err(failure) => return Err(failure),
-        }
-    }
-    let token = stack.new_tenant("ozma up").await?;
-    write_private(&path, token.expose())?;
-    Ok(token)
 }

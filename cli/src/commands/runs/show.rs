@@ -51,31 +51,36 @@ fn facts(item: &RunItem) -> Vec<(&'static str, String)> {
     facts
 }
 
-/// How a run stands: phases, failed attempts, artifacts, state, address.
-pub(crate) fn summary(item: &RunItem, url: &str, term: &mut Term) -> Result<(), Failure> {
+/// How a run stands: failed attempts, phases, artifacts, state, address.
+fn summary(item: &RunItem, url: &str, term: &mut Term) -> Result<(), Failure> {
     for failed in &item.attempts {
-        let text =
-            format!("attempt {} failed: {} ({})", failed.attempt, failed.message, failed.reason);
+        let (attempt, message) = (failed.attempt, &failed.message);
+        let text = format!("attempt {attempt} failed: {message} ({})", failed.reason);
         term.line(&term.paint(Style::Warn, &printable(&text)))?;
     }
-    if let Some(line) = phases(item) {
-        term.line(&term.paint(Style::Dim, &line))?;
-    }
     for artifact in &item.artifacts {
-        term.line(&format!("artifact  {}", printable(&artifact_line(artifact))))?;
+        let name = term.paint(Style::Dim, "artifact    ");
+        term.line(&format!("{name}{}", printable(&artifact_line(artifact))))?;
     }
     let state = term.paint(state_style(item.state), item.state.as_str());
     let said = item.status_message.as_ref().map(|status| printable(&status.message));
     let cancelling = if item.cancelling { " (cancelling)" } else { "" };
     let said = said.filter(|said| !said.is_empty()).map(|said| format!(": {said}"));
     term.line(&format!("{state}{cancelling}{}", said.unwrap_or_default()))?;
+    closing(item, url, term)
+}
+
+/// What the events of a run have not told: the time by phase, and its address.
+pub(crate) fn closing(item: &RunItem, url: &str, term: &mut Term) -> Result<(), Failure> {
     let address = format!("{url}/api/v1/agent/runs/{}", item.run_id);
-    term.line(&term.paint(Style::Dim, &address))?;
+    for line in phases(item).into_iter().chain([address]) {
+        term.line(&term.paint(Style::Dim, &line))?;
+    }
     Ok(())
 }
 
 /// `queued 12 ms · image 3 ms · …`, in the order of the phases.
-pub(crate) fn phases(item: &RunItem) -> Option<String> {
+fn phases(item: &RunItem) -> Option<String> {
     let parts: Vec<String> = Phase::ALL
         .into_iter()
         .filter_map(|phase| Some((phase, *item.phases.get(&phase)?)))
