@@ -159,7 +159,10 @@ impl Config {
     /// The database's address: what was given, or a file in the data folder.
     pub(crate) fn database(&self) -> SecretString {
         self.database_url.clone().unwrap_or_else(|| {
-            SecretString::from(format!("sqlite:{}", self.data_dir.join("ozma.db").display()))
+            let path = self.data_dir.join("ozma.db").display().to_string();
+            // The rest of the address is a path, but these three would begin something else.
+            let path = path.replace('%', "%25").replace('?', "%3F").replace('#', "%23");
+            SecretString::from(format!("sqlite:{path}"))
         })
     }
 }

@@ -1,5 +1,7 @@
 //! Every message once, as it stands on the wire. A changed line here is a changed contract.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 use expect_test::expect_file;
 use protocol::{
     event::{Artifact, Event, EventLine, EventSource, Exit, Phase, Stream},

@@ -183,8 +183,14 @@ async fn a_configuration_that_gives_containers_away_does_not_start() {
 #[tokio::test]
 async fn another_encryption_key_is_noticed_at_the_start() {
     let key = |byte: &str| Some(secrecy::SecretString::from(byte.repeat(32)));
-    let edge = Edge::start_with(|config| config.encryption_key = key("ab")).await;
-    let url = format!("sqlite:{}", edge.folder.path().join("data/ozma.db").display());
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let edge = Edge::start_with(|config| {
+        config.encryption_key = key("ab");
+        config.data_dir = data.clone();
+    })
+    .await;
+    let url = format!("sqlite:{}/ozma.db", data.display());
     let data_dir = edge.folder.path().join("other");
     let config = Config {
         listen: ([127, 0, 0, 1], 0).into(),

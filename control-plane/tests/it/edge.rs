@@ -70,7 +70,7 @@ impl Edge {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut config = Config {
             listen: ([127, 0, 0, 1], 0).into(),
-            data_dir: folder.path().join("data"),
+            data_dir: folder.path().join("data 100% #1?"),
             admin_key: Some(SecretString::from(ADMIN.to_owned())),
             default_image: Some("debian:bookworm-slim".to_owned()),
             ..Config::default()

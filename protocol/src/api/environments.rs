@@ -22,7 +22,17 @@ pub const REDACTED: &str = "<redacted>";
 /// The body of `POST /environments` and of `PUT /environments/{id}`, which replaces everything.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(
+    feature = "openapi",
+    derive(utoipa::ToSchema),
+    schema(example = json!({
+        "name": "shop",
+        "docker_image": "debian:bookworm-slim",
+        "repos": ["https://github.com/acme/shop.git"],
+        "setup_commands": ["make deps"],
+        "env_vars": {"OPENAI_API_KEY": "…"}
+    }))
+)]
 pub struct EnvironmentBody {
     /// 1 to 200 bytes.
     pub name: String,

@@ -18,7 +18,11 @@ pub const MAX_PROMPT_BYTES: usize = 1 << 20;
 /// The body of `POST /agent/run` and `POST /agent/runs`. Unknown fields are tolerated, and named in the response
 /// header `x-ozma-ignored`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(
+    feature = "openapi",
+    derive(utoipa::ToSchema),
+    schema(example = json!({"prompt": "Fix the failing test", "config": {"environment_id": "env_…"}}))
+)]
 pub struct CreateRun {
     /// What the agent is to do; required, at most 1 MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
