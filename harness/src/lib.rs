@@ -1,1 +1,80 @@
-//! Not yet.
+//! How a prompt is run by a provider: one adapter each, and the built-in agent.
+//! It runs in the unprivileged child inside a task container; it knows no containers, no database, no routes.
+
+pub mod agent;
+mod command;
+pub mod failure;
+mod feed;
+pub mod lines;
+pub mod output;
+pub mod process;
+pub mod tls;
+
+use std::future::Future;
+
+use protocol::{
+    event::{Event, Exit},
+    failure::FailureReason,
+    sidecar::Launch,
+    spec::ProviderKind,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{agent::Agent, command::CommandLine, failure::Failure, feed::Feed};
+
+/// Environment values that are a provider's credentials. Set-up commands and the agent's own tools do not
+/// get them; a provider does.
+pub const PROVIDER_CREDENTIALS: [&str; 4] =
+    ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OZ_PROVIDER_API_KEY"];
+
+/// One provider, ready to run the prompt it was made with.
+trait Adapter: Sized {
+    /// Runs the prompt to its end, or until `cancel`: then it interrupts the provider the way that one
+    /// understands, and still waits for it. Whoever cancels decides how long.
+    fn run(
+        self,
+        feed: Feed,
+        cancel: CancellationToken,
+    ) -> impl Future<Output = Result<Exit, Failure>>;
+}
+
+/// The providers this build can drive; the others answer that they are not available.
+enum Provider {
+    Agent(Box<Agent>),
+    Command(Box<CommandLine>),
+}
+
+impl Provider {
+    fn of(launch: Launch) -> Result<Self, Failure> {
+        match launch.harness.provider {
+            ProviderKind::Agent => Ok(Self::Agent(Box::new(Agent::new(launch)?))),
+            ProviderKind::Command => Ok(Self::Command(Box::new(CommandLine::new(launch)?))),
+            kind @ (ProviderKind::Claude
+            | ProviderKind::Codex
+            | ProviderKind::Opencode
+            | ProviderKind::Gemini) => Err(Failure::new(
+                FailureReason::AgentInvocation,
+                format!("provider {} is not available in this version", kind.as_str()),
+            )),
+        }
+    }
+}
+
+/// Runs a prompt. Events go to `events` in order; when the receiver is slow, the provider waits.
+/// The answer is the provider's own word, never an exit code alone.
+pub async fn run(launch: Launch, events: mpsc::Sender<Event>, cancel: CancellationToken) -> Exit {
+    let feed = Feed::new(events);
+    let ended = match Provider::of(launch) {
+        Ok(Provider::Agent(agent)) => agent.run(feed, cancel.clone()).await,
+        Ok(Provider::Command(command)) => command.run(feed, cancel.clone()).await,
+        Err(failure) => Err(failure),
+    };
+    match ended {
+        // Whatever an interrupted provider says of itself, it was interrupted.
+        Ok(exit) if cancel.is_cancelled() && !exit.success => Failure::cancelled().exit(),
+        Ok(exit) => exit,
+        Err(_) if cancel.is_cancelled() => Failure::cancelled().exit(),
+        Err(failure) => failure.exit(),
+    }
+}

@@ -1,0 +1,167 @@
+//! The built-in agent: a model, four tools, and a loop between them, bounded by turns and tokens.
+//! The loop is the same for every model; only [`model::Model`] knows where answers come from.
+
+mod endpoint;
+mod model;
+mod openai;
+mod request;
+pub mod script;
+mod sse;
+mod text;
+mod tools;
+
+use std::time::Instant;
+
+use protocol::{
+    event::{Event, Exit},
+    failure::FailureReason,
+    sidecar::Launch,
+    spec::AgentBounds,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Adapter,
+    agent::{
+        model::{Call, Message, Model, Reply, Usage},
+        text::MAX_TEXT_EVENT_BYTES,
+        tools::Tools,
+    },
+    failure::Failure,
+    feed::Feed,
+};
+
+pub(crate) struct Agent {
+    model: Model,
+    tools: Tools,
+    bounds: AgentBounds,
+    conversation: Vec<Message>,
+}
+
+impl Agent {
+    /// # Errors
+    /// No endpoint, no credential, no model named, or a script that cannot be read.
+    pub(crate) fn new(launch: Launch) -> Result<Self, Failure> {
+        let model = endpoint::choose(&launch)?;
+        let mut system = launch.harness.base_prompt.unwrap_or_default();
+        if !system.is_empty() {
+            system.push_str("\n\n");
+        }
+        system.push_str(&instructions(&launch.directory));
+        Ok(Self {
+            model,
+            tools: Tools::new(&launch.directory, launch.env),
+            bounds: launch.harness.bounds,
+            conversation: vec![Message::System(system), Message::User(launch.prompt)],
+        })
+    }
+}
+
+fn instructions(directory: &str) -> String {
+    format!(
+        "You are a coding agent. You work in {directory}, in a container made for this task. Paths of your \
+         tools are relative to it. Nobody can answer questions: decide yourself and go on. Look at the code \
+         before you change it, and run what proves your change. When you are done, answer with a short \
+         summary and call no tool."
+    )
+}
+
+impl Adapter for Agent {
+    async fn run(mut self, feed: Feed, cancel: CancellationToken) -> Result<Exit, Failure> {
+        let scripted = self.model.scripted();
+        feed.send(Event::Model {
+            dialect: self.model.dialect().to_owned(),
+            model: self.model.name().to_owned(),
+            scripted,
+        })
+        .await;
+        let mut used = Usage::default();
+        for turn in 1..=self.bounds.max_turns {
+            let reply = tokio::select! {
+                reply = self.model.reply(&self.conversation, &feed) => reply?,
+                () = cancel.cancelled() => return Err(Failure::cancelled()),
+            };
+            used.add(reply.usage);
+            feed.send(Event::Usage {
+                input_tokens: used.input_tokens,
+                output_tokens: used.output_tokens,
+                turns: turn,
+                scripted,
+            })
+            .await;
+            if reply.last {
+                let (text, _) = text::cut(reply.text, MAX_TEXT_EVENT_BYTES);
+                feed.send(Event::Answer { text, scripted }).await;
+                return Ok(answered(turn));
+            }
+            if used.total() > self.bounds.max_tokens {
+                return Err(limit(&format!("tokens ({})", self.bounds.max_tokens)));
+            }
+            self.act(reply, &feed, &cancel).await?;
+        }
+        Err(limit(&format!("turns ({})", self.bounds.max_turns)))
+    }
+}
+
+impl Agent {
+    /// Runs the tools the model called, in order, and puts call and result into the conversation.
+    async fn act(
+        &mut self,
+        reply: Reply,
+        feed: &Feed,
+        cancel: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let calls = reply.calls.clone();
+        self.conversation.push(Message::Assistant { text: reply.text, calls: reply.calls });
+        for call in calls {
+            let output = tokio::select! {
+                output = self.call(&call, feed) => output,
+                () = cancel.cancelled() => {
+                    self.tools.interrupt();
+                    return Err(Failure::cancelled());
+                }
+            };
+            self.conversation.push(Message::Tool { id: call.id, output });
+        }
+        Ok(())
+    }
+
+    async fn call(&mut self, call: &Call, feed: &Feed) -> String {
+        let scripted = self.model.scripted();
+        feed.send(Event::ToolCall {
+            id: call.id.clone(),
+            name: call.name.clone(),
+            input: text::shorten(&call.input()),
+            scripted,
+        })
+        .await;
+        let started = Instant::now();
+        let result = self.tools.run(&call.name, &call.arguments).await;
+        feed.send(Event::ToolResult {
+            id: call.id.clone(),
+            name: call.name.clone(),
+            ok: result.ok,
+            output: result.output.clone(),
+            duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            truncated: result.truncated,
+            scripted,
+        })
+        .await;
+        result.output
+    }
+}
+
+fn answered(turns: u32) -> Exit {
+    Exit {
+        success: true,
+        exit_code: Some(0),
+        reason: None,
+        message: format!("the agent answered after {turns} turns"),
+        peak_memory_bytes: None,
+        oom_killed: false,
+    }
+}
+
+fn limit(what: &str) -> Failure {
+    Failure::new(FailureReason::AgentLimit, format!("the agent reached its bound on {what}"))
+}

@@ -1,0 +1,105 @@
+//! What the collecting child is told, and what it does about it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Links, files, git_patch,
+    send::{Name, Say, Sender},
+};
+use crate::{clone::Cloned, execution::Execution};
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Job {
+    workspace: PathBuf,
+    state: PathBuf,
+    /// Whether the image has a git to make patches with.
+    git: bool,
+    repos: Vec<Start>,
+    patterns: Vec<String>,
+    links: Vec<String>,
+}
+
+/// Where a repository stood when the run began.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Start {
+    pub(super) folder: String,
+    pub(super) path: PathBuf,
+    pub(super) commit: Option<String>,
+}
+
+impl Job {
+    pub(super) fn new(execution: &Execution, cloned: &[Cloned], links: Links) -> Self {
+        let repos = cloned.iter().map(|repo| Start {
+            folder: repo.folder.clone(),
+            path: repo.path.clone(),
+            commit: repo.commit.clone(),
+        });
+        Self {
+            workspace: execution.places.workspace.clone(),
+            state: execution.places.state.clone(),
+            git: execution.vars.find_program("git").is_some(),
+            repos: repos.collect(),
+            patterns: execution.spec.artifacts.clone(),
+            links: links.into_vec(),
+        }
+    }
+}
+
+/// Does the job. What cannot be kept is said and passed over.
+pub(crate) fn run(job: &Job, say: &mut Say<'_>) -> io::Result<()> {
+    let mut sender = Sender::new(say);
+    for repo in &job.repos {
+        let filename = match job.repos.len() {
+            1 => "changes.patch".to_owned(),
+            _ => format!("{}.patch", repo.folder),
+        };
+        let patch = job.state.join(format!("{}.patch", repo.folder));
+        match make_patch(job, repo, &patch) {
+            Ok(()) if fs::metadata(&patch)?.len() == 0 => {}
+            Ok(()) => {
+                let name = Name {
+                    filename: &filename,
+                    filepath: &filename,
+                    mime_type: "text/x-diff",
+                    description: "Everything that changed in the repository since the run began",
+                };
+                sender.file(&patch, &name)?;
+            }
+            Err(why) => sender.notice(format!("no patch of {}: {why}", repo.folder))?,
+        }
+        let _ = fs::remove_file(&patch);
+    }
+    if !job.patterns.is_empty() {
+        files::keep(&job.workspace, &job.patterns, &mut sender)?;
+    }
+    for url in &job.links {
+        sender.pull_request(url.clone(), branch(job, url))?;
+    }
+    Ok(())
+}
+
+fn make_patch(job: &Job, repo: &Start, patch: &Path) -> Result<(), String> {
+    if job.git {
+        return git_patch::make(repo, &job.state, patch);
+    }
+    #[cfg(feature = "gix")]
+    return super::gitless_patch::make(repo, patch);
+    #[cfg(not(feature = "gix"))]
+    Err("the image has no git, and this sidecar has none built in".to_owned())
+}
+
+/// The branch the pull request's repository stands on now, if it is one of ours.
+fn branch(job: &Job, url: &str) -> String {
+    let named = job.repos.iter().find(|repo| url.contains(&format!("/{}/", repo.folder)));
+    let only = if let [only] = &job.repos[..] { Some(only) } else { None };
+    let head = named.or(only).and_then(|repo| {
+        let head = fs::read_to_string(repo.path.join(".git/HEAD")).ok()?;
+        Some(head.trim().strip_prefix("ref: refs/heads/")?.to_owned())
+    });
+    head.filter(|branch| branch.len() <= 300).unwrap_or_else(|| "unknown".to_owned())
+}

@@ -1,0 +1,94 @@
+//! Where things are: the workspace, the journal, and the agent's own folders.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown},
+    path::{Path, PathBuf},
+};
+
+use protocol::sidecar::{AGENT_UID, JOURNAL_PATH, WORKSPACE};
+
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    pub(crate) workspace: PathBuf,
+    pub(crate) journal: PathBuf,
+    /// The agent's home, writable.
+    pub(crate) home: PathBuf,
+    /// For the prompt file and what is being collected, the agent's.
+    pub(crate) state: PathBuf,
+    /// Where temporary files go, if not to `/tmp`.
+    pub(crate) temporary: Option<PathBuf>,
+}
+
+impl Places {
+    /// Makes the folders below `root`.
+    pub(crate) fn prepare(root: &Path, unisolated: bool) -> io::Result<Self> {
+        let below = |path: &str| root.join(path.trim_start_matches('/'));
+        let journal = below(JOURNAL_PATH);
+        let own = journal.parent().unwrap_or(root).to_owned();
+        let workspace = below(WORKSPACE);
+        let (home, state) = (own.join("home"), own.join("state"));
+        // The agent passes through, but cannot look around.
+        make(&own, 0o711)?;
+        make(&workspace, 0o755)?;
+        make(&home, 0o700)?;
+        make(&state, 0o700)?;
+        let temporary = if unisolated { None } else { temporary(&own)? };
+        Ok(Self { workspace, journal, home, state, temporary })
+    }
+
+    /// Whether the agent's user can reach the workspace at all: in a folder only root may pass, dropping
+    /// privileges would only break the run.
+    pub(crate) fn reachable(&self) -> bool {
+        self.workspace
+            .ancestors()
+            .skip(1)
+            .chain(self.home.ancestors().skip(1))
+            .all(|folder| fs::metadata(folder).is_ok_and(|about| about.mode() & 0o001 != 0))
+    }
+
+    /// Gives the agent's folders to the agent.
+    pub(crate) fn hand_over(&self) -> io::Result<()> {
+        for folder in [&self.workspace, &self.home, &self.state] {
+            own_tree(folder)?;
+        }
+        if let Some(temporary) = &self.temporary {
+            own_tree(temporary)?;
+        }
+        Ok(())
+    }
+}
+
+fn make(folder: &Path, mode: u32) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(mode).create(folder)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(mode))
+}
+
+/// `/tmp` is made where an image has none; where it cannot be, a folder of our own stands in for it.
+fn temporary(own: &Path) -> io::Result<Option<PathBuf>> {
+    let usual = Path::new("/tmp");
+    if usual.is_dir() || make(usual, 0o1777).is_ok() {
+        return Ok(None);
+    }
+    let stand_in = own.join("tmp");
+    make(&stand_in, 0o700)?;
+    Ok(Some(stand_in))
+}
+
+/// Makes the agent's user the owner of everything below `path`. Links are changed themselves, never followed.
+fn own_tree(path: &Path) -> io::Result<()> {
+    let mut open = vec![path.to_owned()];
+    while let Some(path) = open.pop() {
+        // What vanishes meanwhile needs no owner.
+        let Ok(about) = fs::symlink_metadata(&path) else { continue };
+        if about.uid() != AGENT_UID || about.gid() != AGENT_UID {
+            lchown(&path, Some(AGENT_UID), Some(AGENT_UID))?;
+        }
+        if about.is_dir() {
+            for entry in fs::read_dir(&path)? {
+                open.push(entry?.path());
+            }
+        }
+    }
+    Ok(())
+}

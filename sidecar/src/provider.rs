@@ -1,0 +1,138 @@
+//! The provider's phase: the harness in an unprivileged child, its events taken with suspicion.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use harness::{
+    failure::Failure,
+    lines::{LineReader, Piece},
+};
+use nix::sys::signal::Signal;
+use protocol::{
+    event::{Event, Exit},
+    failure::FailureReason,
+    limits::MAX_SIDECAR_LINE_BYTES,
+    sidecar::{FromHarness, Launch},
+};
+use tokio::io::{AsyncRead, AsyncWriteExt};
+
+use crate::{
+    collect::Links,
+    execution::Execution,
+    exit::{not_started, silent, stopped},
+    process::Broken,
+};
+
+pub(crate) async fn run(
+    execution: &Execution,
+    directory: &Path,
+    links: &mut Links,
+) -> Result<Exit, Failure> {
+    let launch = Launch {
+        prompt: execution.spec.prompt.clone(),
+        directory: directory.display().to_string(),
+        state_directory: execution.places.state.display().to_string(),
+        env: execution.spec.env.clone(),
+        harness: execution.spec.harness.clone(),
+    };
+    let launch = serde_json::to_string(&launch).expect("a launch is plain data");
+    let mut child = execution
+        .reaper
+        .spawn(&mut execution.agent("harness"))
+        .map_err(|error| not_started(FailureReason::AgentInvocation, "the harness", &error))?;
+    let pid = child.pid;
+    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+    let work = async {
+        let tell = async {
+            if let Some(mut stdin) = stdin {
+                // If it does not listen, its silence will say so.
+                let _ = stdin.write_all(launch.as_bytes()).await;
+            }
+        };
+        let listen = async {
+            match stdout {
+                Some(stdout) => listen(execution, stdout, links).await,
+                None => None,
+            }
+        };
+        let ((), exit) = tokio::join!(tell, listen);
+        if exit.is_none() {
+            // It may have closed its output and live on: then it broke its protocol.
+            harness::process::signal_group(pid, Signal::SIGKILL);
+        }
+        let status = child.wait().await;
+        (exit, status)
+    };
+    let interrupt = || harness::process::signal_group(pid, Signal::SIGTERM);
+    match execution.unless_stopped(interrupt, work).await {
+        Ok((Some(exit), _)) => Ok(exit),
+        Ok((None, Ok(status))) => Ok(silent(status)),
+        Ok((None, Err(error))) => {
+            Err(not_started(FailureReason::SidecarLost, "the harness to its end", &error))
+        }
+        Err(Broken::Stopped(order)) => Err(stopped(&order)),
+        Err(Broken::NotStarted(error)) => {
+            Err(not_started(FailureReason::AgentInvocation, "the harness", &error))
+        }
+    }
+}
+
+impl Execution {
+    /// This binary in another mode, as the agent's user where that can be.
+    pub(crate) fn agent(&self, mode: &str) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .arg(mode)
+            .args(self.drop.then_some("--drop"))
+            .env_clear()
+            .envs(self.vars.base(&self.places))
+            .env("USER", "ozma")
+            .env("LOGNAME", "ozma")
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
+        command
+    }
+}
+
+/// Records what the child says; its last word, if it has one.
+async fn listen(
+    execution: &Execution,
+    stdout: impl AsyncRead + Unpin,
+    links: &mut Links,
+) -> Option<Exit> {
+    let mut reader = LineReader::new(stdout, MAX_SIDECAR_LINE_BYTES);
+    while let Ok(Some(Piece::Line(line))) = reader.next().await {
+        match FromHarness::parse(&String::from_utf8_lossy(&line)) {
+            Ok(FromHarness::Event(event)) if may_say(&event) => {
+                links.search(&event);
+                execution.recorder.record(event).await;
+            }
+            Ok(FromHarness::Exit(exit)) => return Some(exit),
+            Ok(FromHarness::Event(_) | FromHarness::Unknown(_)) | Err(_) => {
+                crate::say("the harness said what it may not say");
+            }
+        }
+    }
+    None
+}
+
+/// The provider runs as the harness's own user and might speak in its place: never of the run's state or
+/// artifacts.
+fn may_say(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Output { .. }
+            | Event::Model { .. }
+            | Event::Text { .. }
+            | Event::ToolCall { .. }
+            | Event::ToolResult { .. }
+            | Event::Usage { .. }
+            | Event::Answer { .. }
+            | Event::Notice { .. }
+            | Event::Truncated { .. }
+    )
+}

@@ -1,0 +1,53 @@
+//! The environment's set-up commands: as root, one after the other, each with nothing on its standard input.
+
+use std::{path::Path, process::Command, time::Instant};
+
+use harness::{failure::Failure, process::exit_code};
+use protocol::{
+    event::{Event, Phase},
+    failure::FailureReason,
+};
+
+use crate::{
+    environment::for_setup,
+    execution::Execution,
+    exit::{not_started, stopped},
+    process::Broken,
+};
+
+pub(crate) async fn run(execution: &Execution, directory: &Path) -> Result<(), Failure> {
+    let base = execution.vars.base(&execution.places);
+    for (index, line) in (0..).zip(&execution.spec.setup_commands) {
+        execution.recorder.note(&Event::SetupStarted { index, command: line.clone() });
+        let started = Instant::now();
+        let mut command = Command::new("/bin/sh");
+        command
+            .arg("-c")
+            .arg(line)
+            .env_clear()
+            .envs(&base)
+            .env("CI", "true")
+            .envs(for_setup(&execution.spec.env))
+            .current_dir(directory);
+        let ended =
+            execution.command(&mut command, Phase::Setup).await.map_err(|broken| match broken {
+                Broken::Stopped(order) => stopped(&order),
+                Broken::NotStarted(error) => {
+                    not_started(FailureReason::SetupCommand, "/bin/sh of the image", &error)
+                }
+            })?;
+        let code = exit_code(ended.status);
+        let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        execution.recorder.note(&Event::SetupFinished { index, exit_code: code, duration_ms });
+        if code != 0 {
+            let number = index + 1;
+            let tail =
+                if ended.tail.is_empty() { String::new() } else { format!(": {}", ended.tail) };
+            return Err(Failure::new(
+                FailureReason::SetupCommand,
+                format!("set-up command {number} ended with code {code}{tail}"),
+            ));
+        }
+    }
+    Ok(())
+}
