@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context;
-use axum::{body::Bytes, serve::ListenerExt};
+use axum::body::Bytes;
 use secrecy::ExposeSecret;
 use service::{clock::Clock, lifecycle::Lifecycle};
 use tokio::net::TcpListener;
@@ -89,7 +89,7 @@ impl Plane {
         }));
         core.start();
         let router = http::finish(router, app, &config);
-        life.spawn_essential("the API", serve(listener, router, life.clone()));
+        life.spawn_essential("the API", http::server::serve(listener, router, life.clone()));
         tracing::info!(listen = %local_addr, tenancy = ?config.tenancy, "listening on http://{local_addr}");
         Ok(Self { local_addr, admin_key_path: keys.admin_path, core })
     }
@@ -107,26 +107,5 @@ impl Plane {
     /// The shared parts, for tests and for whoever embeds a plane.
     pub fn core(&self) -> &Arc<Core> {
         &self.core
-    }
-}
-
-/// Answers until the drain, then finishes what is begun; aborted, it closes what is left.
-async fn serve(listener: TcpListener, router: axum::Router, life: Lifecycle) {
-    // Small frames and events are wanted now, not with the next packet.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(error = %error, "no TCP_NODELAY");
-        }
-    });
-    let draining = life.draining().clone();
-    let server = axum::serve(listener, router)
-        .with_graceful_shutdown(async move { draining.cancelled().await });
-    tokio::select! {
-        ended = server => {
-            if let Err(error) = ended {
-                tracing::error!(error = %error, "the API ended");
-            }
-        }
-        () = life.aborting().cancelled() => tracing::warn!("connections still open were closed"),
     }
 }

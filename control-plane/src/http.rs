@@ -15,6 +15,7 @@ mod openapi;
 mod params;
 mod plane;
 mod runs;
+pub(crate) mod server;
 mod tokens;
 mod workers;
 
