@@ -156,7 +156,11 @@ async fn bounded(mut answer: Response, max: usize) -> anyhow::Result<Vec<u8>> {
     Ok(body)
 }
 
-fn http(url: &str) -> Result<reqwest::Client, Failure> {
+/// A client of ours, whoever it talks to: ring for TLS, the web's roots built in.
+///
+/// # Errors
+/// The TLS settings are refused, which would be a fault of the build.
+pub(crate) fn builder() -> Result<reqwest::ClientBuilder, Failure> {
     let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let tls = rustls::ClientConfig::builder_with_provider(Arc::new(
         rustls::crypto::ring::default_provider(),
@@ -165,8 +169,11 @@ fn http(url: &str) -> Result<reqwest::Client, Failure> {
     .map_err(|error| Failure::platform(format!("cannot set up TLS: {error}")))?
     .with_root_certificates(roots)
     .with_no_client_auth();
-    let mut builder = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
+    Ok(reqwest::Client::builder().tls_backend_preconfigured(tls))
+}
+
+fn http(url: &str) -> Result<reqwest::Client, Failure> {
+    let mut builder = builder()?
         .connect_timeout(CONNECT_TIMEOUT)
         .user_agent(concat!("ozma/", env!("CARGO_PKG_VERSION")))
         // A token goes to the plane it is for, and nowhere a redirect points to.

@@ -10,7 +10,7 @@ use protocol::{
     run::RunState,
 };
 use serde::Serialize;
-use worker::{Config as WorkerConfig, config::Backend};
+use worker::Config as WorkerConfig;
 
 use super::{engine::Engine, stats::Spread};
 use crate::{
@@ -45,13 +45,9 @@ pub(crate) async fn measure(
 ) -> Result<Cold, Failure> {
     let folder = tempfile::Builder::new().prefix("ozma-bench-").tempdir()?;
     let name = folder.path().file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let mut worker = WorkerConfig {
-        worker_id: name,
-        state_dir: folder.path().join("worker"),
-        docker_host: around.var("DOCKER_HOST").map(str::to_owned),
-        backend: Backend::Docker,
-        ..WorkerConfig::default()
-    };
+    let mut worker = WorkerConfig::default();
+    worker.overlay_env(|name| around.var(name).map(str::to_owned))?;
+    (worker.worker_id, worker.state_dir) = (name, folder.path().join("worker"));
     backend::choose(&mut worker, Some(BackendArg::Docker), term).await?;
     backend::need_image(&worker, image).await?;
     let plane = PlaneConfig {

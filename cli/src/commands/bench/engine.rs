@@ -6,7 +6,7 @@ use std::{path::Path, time::Duration};
 use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
 
-use crate::{failure::Failure, surroundings::Surroundings};
+use crate::{client::builder, failure::Failure, surroundings::Surroundings};
 
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 
@@ -27,7 +27,7 @@ impl Engine {
         if !Path::new(socket).exists() {
             return None;
         }
-        let http = Client::builder().unix_socket(socket).timeout(PATIENCE).build().ok()?;
+        let http = builder().ok()?.unix_socket(socket).timeout(PATIENCE).build().ok()?;
         Some(Self { http })
     }
 

@@ -10,6 +10,7 @@ use protocol::{
         ToWorker,
     },
     secret::Secret,
+    spec::RunSpec,
 };
 use service::lifecycle::Lifecycle;
 use tokio::net::TcpStream;
@@ -81,7 +82,7 @@ fn hello(id: &str) -> Hello {
 }
 
 fn arrived(waiting: &Waiting, assignment: &TaskAssignment, at: Instant) {
-    let prompt = &assignment.task.task_definition.prompt;
+    let Some(RunSpec { prompt, .. }) = &assignment.spec else { return };
     let waiting = waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(prompt);
     if let Some(waiting) = waiting {
         // Whoever waited may have given up.
