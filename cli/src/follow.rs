@@ -73,7 +73,11 @@ pub(crate) async fn follow(
                 term.note(&format!("cancelling run {run}; Ctrl-C again leaves without waiting"));
                 cancelling = true;
                 tokio::select! {
-                    cancelled = cancel(client, run) => cancelled?,
+                    cancelled = cancel(client, run) => match cancelled {
+                        // It ended between the key and the request; its last event says how.
+                        Err(failure) if failure.status == Some(400) => {}
+                        cancelled => cancelled?,
+                    },
                     () = interrupts.next() => return Err(left(run, true)),
                 }
                 continue;
@@ -93,10 +97,10 @@ pub(crate) async fn follow(
     }
 }
 
-/// Asks for the run to stop; one that is being handed over right now is asked again.
+/// Asks for the run to stop; one that is being handed over right now (409) is asked again.
 ///
 /// # Errors
-/// The plane refuses; that the run has ended already is fine.
+/// The plane refuses: it has ended already (400), or is not the caller's.
 pub(crate) async fn cancel(client: &Client, run: &str) -> Result<(), Failure> {
     let since = Instant::now();
     loop {
@@ -105,8 +109,6 @@ pub(crate) async fn cancel(client: &Client, run: &str) -> Result<(), Failure> {
             Err(failure) if failure.status == Some(409) && since.elapsed() < CANCEL_PATIENCE => {
                 tokio::time::sleep(TICK).await;
             }
-            // It ended between the key and the request; its last event says how.
-            Err(failure) if failure.status == Some(400) => return Ok(()),
             Err(failure) => return Err(failure),
         }
     }

@@ -17,6 +17,9 @@ use worker::Config as WorkerConfig;
 
 use crate::{client::Client, connection::Target, failure::Failure, interrupts::Interrupts};
 
+/// What is logged where a person watches: what goes wrong, but for the warning that [`backend::choose`] gives.
+pub(crate) const QUIETLY: &str = "warn,worker::backend::direct=error";
+
 /// How long the plane may take to close its connections once the worker is gone.
 const PLANE_GRACE: Duration = Duration::from_secs(5);
 

@@ -25,7 +25,7 @@ use crate::{
     follow::{Options, follow},
     interrupts::Interrupts,
     outcome,
-    stack::{Stack, backend, model},
+    stack::{QUIETLY, Stack, backend, model},
     surroundings::Surroundings,
     term::{Style, Term},
 };
@@ -59,7 +59,7 @@ pub(crate) struct DemoArgs {
     #[arg(long)]
     json: bool,
     /// A level (error, warn, info, debug) or a filter
-    #[arg(long, value_name = "LEVEL", env = "OZ_LOG_LEVEL", default_value = "warn")]
+    #[arg(long, value_name = "LEVEL", env = "OZ_LOG_LEVEL", default_value = QUIETLY)]
     log: String,
 }
 

@@ -86,8 +86,7 @@ pub(crate) async fn run(
         }
         RunsCommand::Logs { run, follow: false, json } => logs(&client, &run, json, term).await,
         RunsCommand::Cancel { run } => {
-            // Asked once and told as it is: a run that has ended is not cancelled.
-            client.post_empty(&format!("/api/v1/agent/runs/{run}/cancel")).await?;
+            follow::cancel(&client, run.as_str()).await?;
             Ok(term.line(&format!("cancelling {run}"))?)
         }
         RunsCommand::Artifact { uid, output } => artifact(&client, &uid, output, term).await,

@@ -17,7 +17,7 @@ use crate::{
     context::{self, Context},
     failure::Failure,
     interrupts::Interrupts,
-    stack::{Stack, backend, model},
+    stack::{QUIETLY, Stack, backend, model},
     surroundings::Surroundings,
     term::{Style, Term},
 };
@@ -42,7 +42,7 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
     /// A level (error, warn, info, debug) or a filter
-    #[arg(long, value_name = "LEVEL", env = "OZ_LOG_LEVEL", default_value = "warn")]
+    #[arg(long, value_name = "LEVEL", env = "OZ_LOG_LEVEL", default_value = QUIETLY)]
     log: String,
     /// Seconds that runs may take to finish at a stop
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]

@@ -1,10 +1,8 @@
 //! The command line itself: what it says and how it ends, without an engine.
 
-use std::{
-    io::{BufRead, BufReader, Write},
-    os::unix::fs::PermissionsExt,
-    process::{Command, Stdio},
-};
+mod planes;
+
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -198,94 +196,13 @@ fn doctor_gives_json_and_fails_when_a_check_does() {
     }
 }
 
-/// A plane as a process; killed when the test ends.
-struct Serving {
-    child: std::process::Child,
-    url: String,
-    key: String,
-}
-
-impl Serving {
-    fn start(home: &Home) -> Self {
-        let mut child = home
-            .command(&["serve", "--listen", "127.0.0.1:0", "--data-dir", "data"], &[])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let first = lines.next().unwrap().unwrap();
-        let url = first.strip_prefix("listening on ").unwrap().to_owned();
-        let second = lines.next().unwrap().unwrap();
-        let path = home.0.path().join(second.strip_prefix("admin key in ").unwrap());
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let key = std::fs::read_to_string(&path).unwrap().trim().to_owned();
-        Self { child, url, key }
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
-fn against_a_real_plane() {
+fn up_says_what_is_missing() {
     let home = Home::new();
-    let plane = Serving::start(&home);
-
-    // A token that works is kept, from standard input, for its owner only.
-    let mut login = home
-        .command(&["login", "--url", &plane.url], &[])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    login.stdin.take().unwrap().write_all(b"a-tenant-of-the-test\n").unwrap();
-    assert!(login.wait_with_output().unwrap().status.success());
-    let context = home.0.path().join(".config/ozma/context.toml");
-    assert_eq!(std::fs::metadata(&context).unwrap().permissions().mode() & 0o777, 0o600);
-
-    let made =
-        home.ozma(&["env", "create", "shop", "--image", "busybox", "--repo", "/srv/x.git#main"]);
-    assert_eq!(made.code, 0, "{made:?}");
-    assert!(made.out.starts_with("env_"), "{made:?}");
-    let shown = home.ozma(&["env", "show", "shop"]);
-    assert!(shown.out.contains("/srv/x.git at main"), "{shown:?}");
-
-    let run = home.ozma(&["run", "--env", "shop", "--title", "a title", "--no-follow", "do it"]);
-    assert_eq!(run.code, 0, "{run:?}");
-    let id = run.out.trim();
-    let list = home.ozma(&["runs", "list"]);
-    assert!(list.out.contains(id) && list.out.contains("QUEUED"), "{list:?}");
-    assert!(list.out.starts_with("RUN ") && !list.out.contains('\x1b'), "{list:?}");
-    assert_eq!(home.ozma(&["runs", "cancel", id]).code, 0);
-    let shown = home.ozma(&["runs", "show", id]);
-    assert!(shown.out.contains("CANCELLED") && shown.out.contains("a title"), "{shown:?}");
-    // Following a run that has ended ends with its outcome.
-    let logs = home.ozma(&["runs", "logs", "-f", "--json", id]);
-    assert_eq!(logs.code, 130, "{logs:?}");
-    let end: Value = serde_json::from_str(logs.out.lines().last().unwrap()).unwrap();
-    assert_eq!(end["data"]["state"], "CANCELLED");
-    // Once more is refused by the plane, in its words and with its code.
-    let again = home.ozma(&["runs", "cancel", id]);
-    assert_eq!(again.code, 2, "{again:?}");
-    assert!(again.err.contains("(invalid_request)"), "{again:?}");
-
-    let unknown = home.ozma(&["runs", "show", "00000000-0000-7000-8000-000000000000"]);
-    assert!(unknown.code == 2 && unknown.err.contains("hint:"), "{unknown:?}");
-
-    let admin = [("OZ_ADMIN_API_KEY", plane.key.as_str())];
-    let token = home.ozma_with(&["token", "create", "ci", "--quiet"], &admin);
-    assert_eq!(token.code, 0, "{token:?}");
-    assert!(token.out.starts_with("opr_"), "{token:?}");
-    let listed = home.ozma_with(&["token", "list"], &admin);
-    assert!(listed.out.contains("ci") && !listed.out.contains(token.out.trim()), "{listed:?}");
-    let refused = home.ozma_with(&["token", "list", "--token", "a-tenant-of-the-test"], &[]);
-    assert!(refused.code == 3 && refused.err.contains("admin key"), "{refused:?}");
-
-    assert_eq!(home.ozma(&["env", "delete", "shop"]).code, 0);
-    assert!(home.ozma(&["env", "list"]).err.contains("no environments"));
+    let nowhere = format!("unix://{}/no.sock", home.0.path().display());
+    let vars = [("DOCKER_HOST", nowhere.as_str()), ("OZ_SIDECAR_BINARY", "/no/such/sidecar")];
+    let done = home.ozma_with(&["up", "--listen", "127.0.0.1:0"], &vars);
+    assert_eq!(done.code, 3, "{done:?}");
+    assert!(done.err.contains("no container engine answers"), "{done:?}");
+    assert!(done.err.contains("hint: start an engine"), "{done:?}");
 }

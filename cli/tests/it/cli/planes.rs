@@ -1,0 +1,171 @@
+//! The command line with a plane behind it, still without an engine.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::fs::PermissionsExt,
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+use super::Home;
+
+/// A plane as a process; killed when the test ends.
+struct Serving {
+    child: std::process::Child,
+    url: String,
+    key: String,
+}
+
+impl Serving {
+    fn start(home: &Home) -> Self {
+        let mut child = home
+            .command(&["serve", "--listen", "127.0.0.1:0", "--data-dir", "data"], &[])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = lines.next().unwrap().unwrap();
+        let url = first.strip_prefix("listening on ").unwrap().to_owned();
+        let second = lines.next().unwrap().unwrap();
+        let path = home.0.path().join(second.strip_prefix("admin key in ").unwrap());
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let key = std::fs::read_to_string(&path).unwrap().trim().to_owned();
+        Self { child, url, key }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn against_a_real_plane() {
+    let home = Home::new();
+    let plane = Serving::start(&home);
+
+    // A token that works is kept, from standard input, for its owner only.
+    let mut login = home
+        .command(&["login", "--url", &plane.url], &[])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    login.stdin.take().unwrap().write_all(b"a-tenant-of-the-test\n").unwrap();
+    assert!(login.wait_with_output().unwrap().status.success());
+    let context = home.0.path().join(".config/ozma/context.toml");
+    assert_eq!(std::fs::metadata(&context).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let made =
+        home.ozma(&["env", "create", "shop", "--image", "busybox", "--repo", "/srv/x.git#main"]);
+    assert_eq!(made.code, 0, "{made:?}");
+    assert!(made.out.starts_with("env_"), "{made:?}");
+    let shown = home.ozma(&["env", "show", "shop"]);
+    assert!(shown.out.contains("/srv/x.git at main"), "{shown:?}");
+
+    let run = home.ozma(&["run", "--env", "shop", "--title", "a title", "--no-follow", "do it"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let id = run.out.trim();
+    let list = home.ozma(&["runs", "list"]);
+    assert!(list.out.contains(id) && list.out.contains("QUEUED"), "{list:?}");
+    assert!(list.out.starts_with("RUN ") && !list.out.contains('\x1b'), "{list:?}");
+    assert_eq!(home.ozma(&["runs", "cancel", id]).code, 0);
+    let shown = home.ozma(&["runs", "show", id]);
+    assert!(shown.out.contains("CANCELLED") && shown.out.contains("a title"), "{shown:?}");
+    // Following a run that has ended ends with its outcome.
+    let logs = home.ozma(&["runs", "logs", "-f", "--json", id]);
+    assert_eq!(logs.code, 130, "{logs:?}");
+    let end: Value = serde_json::from_str(logs.out.lines().last().unwrap()).unwrap();
+    assert_eq!(end["data"]["state"], "CANCELLED");
+    // Once more is refused by the plane, in its words and with its code.
+    let again = home.ozma(&["runs", "cancel", id]);
+    assert_eq!(again.code, 2, "{again:?}");
+    assert!(again.err.contains("(invalid_request)"), "{again:?}");
+
+    let unknown = home.ozma(&["runs", "show", "00000000-0000-7000-8000-000000000000"]);
+    assert!(unknown.code == 2 && unknown.err.contains("hint:"), "{unknown:?}");
+
+    let admin = [("OZ_ADMIN_API_KEY", plane.key.as_str())];
+    let token = home.ozma_with(&["token", "create", "ci", "--quiet"], &admin);
+    assert_eq!(token.code, 0, "{token:?}");
+    assert!(token.out.starts_with("opr_"), "{token:?}");
+    let listed = home.ozma_with(&["token", "list"], &admin);
+    assert!(listed.out.contains("ci") && !listed.out.contains(token.out.trim()), "{listed:?}");
+    let refused = home.ozma_with(&["token", "list", "--token", "a-tenant-of-the-test"], &[]);
+    assert!(refused.code == 3 && refused.err.contains("admin key"), "{refused:?}");
+
+    assert_eq!(home.ozma(&["env", "delete", "shop"]).code, 0);
+    assert!(home.ozma(&["env", "list"]).err.contains("no environments"));
+}
+
+fn signal(name: &str, pid: u32) {
+    assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn the_first_interrupt_cancels_the_run() {
+    let home = Home::new();
+    let plane = Serving::start(&home);
+    home.context(&format!("url = \"{}\"\ntoken = \"a-tenant-of-the-test\"\n", plane.url));
+    home.ozma(&["env", "create", "shop", "--image", "busybox"]);
+    // Nobody takes it: it waits until it is cancelled.
+    let mut run = home
+        .command(&["run", "--env", "shop", "--json"], &[])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    run.stdin.take().unwrap().write_all("gr\u{fc}n, from standard input".as_bytes()).unwrap();
+    let mut lines = BufReader::new(run.stdout.take().unwrap()).lines();
+    let first: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(first["data"]["state"], "QUEUED");
+    signal("-INT", run.id());
+    let end: Value = serde_json::from_str(&lines.last().unwrap().unwrap()).unwrap();
+    assert_eq!((&end["kind"], &end["state"]), (&"outcome".into(), &"CANCELLED".into()));
+    assert_eq!(end["run"]["prompt"], "gr\u{fc}n, from standard input");
+    let done = run.wait_with_output().unwrap();
+    assert_eq!(done.status.code(), Some(130), "{done:?}");
+    assert!(String::from_utf8_lossy(&done.stderr).contains("cancelling run"), "{done:?}");
+}
+
+#[test]
+fn after_up_a_plain_command_works() {
+    let home = Home::new();
+    // It has to be there, and runs nothing here.
+    let vars = [("OZ_SIDECAR_BINARY", "/bin/true"), ("DATABASE_URL", "postgres://another/program")];
+    let args = ["up", "--backend", "direct", "--listen", "127.0.0.1:0"];
+    let mut up =
+        home.command(&args, &vars).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(up.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    let url = first.strip_prefix("Ozma is up: ").unwrap().split(' ').next().unwrap().to_owned();
+    // The last line of the greeting; what it prints afterwards would fill no pipe.
+    assert!(lines.any(|line| line.unwrap().contains("ozma runs list")));
+
+    let context = home.0.path().join(".config/ozma/context.toml");
+    assert_eq!(std::fs::metadata(&context).unwrap().permissions().mode() & 0o777, 0o600);
+    let list = home.ozma(&["runs", "list"]);
+    assert_eq!(list.code, 0, "{list:?}");
+    let tokens = home.ozma(&["token", "list"]);
+    assert!(tokens.code == 0 && tokens.out.contains("ozma up"), "{tokens:?}");
+
+    let second = home.ozma_with(&args, &vars);
+    assert_eq!(second.code, 3, "{second:?}");
+    assert!(second.err.contains("runs already"), "{second:?}");
+    let taken = url.strip_prefix("http://").unwrap();
+    let elsewhere = ["up", "--backend", "direct", "--data-dir", "other", "--listen", taken];
+    let third = home.ozma_with(&elsewhere, &vars);
+    assert_eq!(third.code, 3, "{third:?}");
+    assert!(third.err.contains("is taken") && third.err.contains("--listen"), "{third:?}");
+
+    signal("-TERM", up.id());
+    let done = up.wait_with_output().unwrap();
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    let err = String::from_utf8_lossy(&done.stderr);
+    assert!(err.contains("not isolated") && err.contains("stopping"), "{err}");
+}
