@@ -136,13 +136,13 @@ impl Backend {
 }
 
 impl Record {
-    pub(crate) fn new(spec: &RunSpec, backend: &Backend, begun_ms: i64) -> Self {
+    pub(crate) fn new(spec: &RunSpec, backend: &Backend, now_ms: i64) -> Self {
         Self {
             run_id: spec.run_id.clone(),
             execution_id: spec.execution_id.clone(),
             tenant_id: spec.tenant_id.clone(),
             run_secs: spec.timeouts.run_secs,
-            begun_ms,
+            started_ms: now_ms,
             memory_bytes: backend.memory_bytes(spec),
         }
     }

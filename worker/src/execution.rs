@@ -72,7 +72,11 @@ pub(crate) async fn adopt(context: &Context, held: Arc<Held>, record: Record) {
     let home = Home::at(&context.state_dir, &held.execution_id);
     let end = tokio::select! {
         biased; // a verdict to stop says more than one to go on
-        stop = held.stopped(None) => End::from(stop),
+        stop = held.stopped(None) => match stop {
+            // Not heard of the plane, and going already: it runs on for the next life to take up.
+            Stop::Shutdown => return,
+            stop => End::from(stop),
+        },
         () = held.confirmed() => {
             tracing::info!(run.id = %held.run_id, execution.id = %held.execution_id, "execution {} taken up again", held.execution_id);
             match SidecarLink::listen(&context.life, held.clone(), home.clone(), None) {
@@ -99,7 +103,7 @@ async fn begin<'a>(
     if spec.harness.provider == ProviderKind::Agent && spec.harness.endpoint.is_none() {
         spec.harness.endpoint.clone_from(&context.agent_endpoint);
     }
-    let record = Record::new(&spec, &context.backend, context.clock.now_ms());
+    let mut record = Record::new(&spec, &context.backend, context.clock.now_ms());
     home.create(&record, context.backend.home_mode()).map_err(|error| {
         Failure::new(FailureReason::WorkspaceSetup, format!("could not begin: {error:#}"))
     })?;
@@ -121,6 +125,11 @@ async fn begin<'a>(
     image.finish(held, prepared.is_ok());
     prepared?;
 
+    // The run's time does not count the image's.
+    record.started_ms = context.clock.now_ms();
+    home.save(&record).map_err(|error| {
+        Failure::new(FailureReason::WorkspaceSetup, format!("could not begin: {error:#}"))
+    })?;
     let container = PhaseTimer::start(held, Phase::Container);
     let started = start(context, held, home, spec).await;
     match started {
@@ -154,19 +163,34 @@ async fn start(
     }
 }
 
+/// Ends what a fault of our own broke off.
+pub(crate) async fn give_up(context: &Context, held: &Held) {
+    let home = Home::at(&context.state_dir, &held.execution_id);
+    let message = "the worker failed while it looked after the run; its log says more";
+    let report = Report::failed(FailureReason::Unknown, message);
+    finish(context, held, &home, End::Report(report)).await;
+}
+
 /// Reports, waits until the report is stored, and removes what is left.
 async fn finish(context: &Context, held: &Held, home: &Home, end: End) {
     if let End::Report(report) = end {
         report.log(held);
         context.metrics.ended(&report);
-        // What still runs is of no use to anybody; what it said is here or in its journal's successor, the plane.
-        context.backend.kill(home, &held.execution_id).await;
         held.outbox.report(report.into_frame(held));
+        let said_its_last = home.exit().is_ok_and(|exit| exit.is_some());
+        if !said_its_last {
+            // Whatever still runs of it is of no use to anybody.
+            context.backend.kill(home, &held.execution_id).await;
+        }
         tokio::select! {
             () = held.report_acked.cancelled() => {}
             () = superseded(held) => {}
             () = last_word(context) => {
                 tracing::warn!(execution.id = %held.execution_id, "the plane did not take the report of {} in time", held.execution_id);
+                if said_its_last {
+                    // The next life tells it, from the folder and the journal.
+                    return;
+                }
             }
         }
     }

@@ -110,22 +110,33 @@ impl Executions {
         held.outbox.claim(self.context.worker_id.clone());
         self.context.metrics.claimed();
         tracing::info!(run.id = %held.run_id, execution.id = %execution_id, "execution {execution_id} taken");
-        let (context, this) = (self.context.clone(), self.clone());
-        self.context.life.spawn(async move {
-            execution::run(&context, held, spec).await;
-            this.forget(&execution_id);
-        });
+        let (context, run) = (self.context.clone(), held.clone());
+        self.look_after(held, async move { execution::run(&context, run, spec).await });
     }
 
     /// Takes up what an earlier life of this worker began, once the plane has said to.
     pub(crate) fn adopt(self: &Arc<Self>, record: Record) {
         let held = self.held(record.run_id.clone(), record.execution_id.clone(), false);
         lock(&self.inner).held.insert(record.execution_id.clone(), held.clone());
-        let (context, this) = (self.context.clone(), self.clone());
+        let (context, run) = (self.context.clone(), held.clone());
+        self.look_after(held, async move { execution::adopt(&context, run, record).await });
+    }
+
+    /// Runs `task` to its end; one that panics is reported like any other failure.
+    fn look_after(
+        self: &Arc<Self>,
+        held: Arc<Held>,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let task = self.context.life.spawn(task);
+        let this = self.clone();
         self.context.life.spawn(async move {
-            let execution_id = record.execution_id.clone();
-            execution::adopt(&context, held, record).await;
-            this.forget(&execution_id);
+            if let Err(error) = task.await {
+                let id = &held.execution_id;
+                tracing::error!(execution.id = %id, error = %error, "looking after {id} panicked");
+                execution::give_up(&this.context, &held).await;
+            }
+            this.forget(&held.execution_id);
         });
     }
 

@@ -27,9 +27,10 @@ pub(crate) struct Record {
     pub(crate) run_id: RunId,
     pub(crate) execution_id: ExecutionId,
     pub(crate) tenant_id: TenantId,
-    /// The run's time, in seconds from `begun_ms`.
+    /// The run's time, in seconds from `started_ms`.
     pub(crate) run_secs: u64,
-    pub(crate) begun_ms: i64,
+    /// When its sidecar was about to start; before that, when the execution was taken.
+    pub(crate) started_ms: i64,
     /// Limit of memory, in bytes.
     pub(crate) memory_bytes: Option<u64>,
 }
@@ -51,6 +52,10 @@ impl Home {
         let mut key = [0; KEY_BYTES];
         getrandom::fill(&mut key).map_err(|error| anyhow::anyhow!("make a key: {error}"))?;
         self.write("key", hex::encode(key).as_bytes())?;
+        self.save(record)
+    }
+
+    pub(crate) fn save(&self, record: &Record) -> anyhow::Result<()> {
         self.write_json("execution.json", record)
     }
 
@@ -184,7 +189,7 @@ mod tests {
             execution_id: "exe".parse().unwrap(),
             tenant_id: "t".parse().unwrap(),
             run_secs: 1,
-            begun_ms: 2,
+            started_ms: 2,
             memory_bytes: None,
         };
         let home = Home::at(folder.path(), &record.execution_id);

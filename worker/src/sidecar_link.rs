@@ -4,8 +4,10 @@
 
 mod connection;
 mod socket;
+#[cfg(test)]
+mod tests;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, atomic::AtomicU64};
 
 use anyhow::Context;
 use protocol::{
@@ -25,6 +27,7 @@ const MAX_CONNECTIONS: usize = 4;
 
 /// What a watcher of the link can see.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is seen on its own")]
 pub(crate) struct Contact {
     /// A sidecar said hello, ever.
     pub(crate) ever: bool,
@@ -32,6 +35,8 @@ pub(crate) struct Contact {
     pub(crate) now: bool,
     /// A sidecar asked for an assignment that is gone: it can never begin.
     pub(crate) stranded: bool,
+    /// It said more than a sidecar of ours ever does.
+    pub(crate) flooding: bool,
 }
 
 pub(crate) struct SidecarLink {
@@ -49,6 +54,8 @@ struct Shared {
     contact: watch::Sender<Contact>,
     exit: watch::Sender<Option<Exit>>,
     cancel: watch::Sender<Option<Cancel>>,
+    /// Bytes of every line so far, in this life of the worker.
+    bytes: AtomicU64,
     /// Counts valid hellos: a connection older than the newest ends.
     newest: watch::Sender<u64>,
 }
@@ -71,6 +78,7 @@ impl SidecarLink {
             contact: watch::Sender::default(),
             exit: watch::Sender::new(None),
             cancel: watch::Sender::new(None),
+            bytes: AtomicU64::new(0),
             newest: watch::Sender::new(0),
         });
         let closed = CancellationToken::new();

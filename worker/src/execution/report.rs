@@ -71,7 +71,8 @@ impl Known {
             reason,
             message: exit.message,
             exit_code: exit.exit_code,
-            oom_killed,
+            // Memory that was short without being the cause is not the plane's to name.
+            oom_killed: reason == FailureReason::ContainerOom,
             peak_memory_bytes,
         }
     }

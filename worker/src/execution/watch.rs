@@ -60,7 +60,7 @@ impl<'a> Watch<'a> {
         container: PhaseTimer,
     ) -> Self {
         let grace = Duration::from_millis(context.grace_ms);
-        let passed = context.clock.now_ms().saturating_sub(record.begun_ms);
+        let passed = context.clock.now_ms().saturating_sub(record.started_ms);
         let passed = Duration::from_millis(u64::try_from(passed).unwrap_or(0));
         let time = Duration::from_secs(record.run_secs).saturating_sub(passed);
         let known = Known { memory_bytes: record.memory_bytes, ..Known::default() };
@@ -98,6 +98,8 @@ impl<'a> Watch<'a> {
         let mut ended = std::pin::pin!(backend.ended(home, id));
         let mut exit = self.link.exit();
         let mut contact = self.link.contact();
+        // A sidecar is often there before the engine says that its container started.
+        contact.mark_changed();
         loop {
             let deadline = [self.contact_by, self.kill_by].into_iter().flatten().min();
             let deadline = deadline.unwrap_or(self.backstop).min(self.backstop);
@@ -124,6 +126,9 @@ impl<'a> Watch<'a> {
                     let seen = *contact.borrow_and_update();
                     if seen.stranded {
                         self.kill_for(FailureReason::WorkerLost, "the worker was restarted before the sidecar had its assignment").await;
+                    } else if seen.flooding {
+                        let message = "the sidecar said more than a run may say";
+                        self.kill_for(FailureReason::SidecarLost, message).await;
                     } else if seen.ever || changed.is_err() {
                         self.contact_by = None;
                         if let Some(container) = self.container.take() {
@@ -139,7 +144,7 @@ impl<'a> Watch<'a> {
     /// Asks the sidecar to stop, and sets the time at which it is made to.
     fn interrupt(&mut self, cause: StopCause) {
         self.link.cancel(cause, self.context.grace_ms);
-        let patience = if self.link.contact().borrow().ever {
+        let patience = if self.known.adopted || self.link.contact().borrow().ever {
             Duration::from_millis(self.context.grace_ms) + COLLECT_WITHIN
         } else {
             // Nothing runs that could be asked.

@@ -36,7 +36,7 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    pub(super) fn new(
+    pub(crate) fn new(
         run_id: RunId,
         execution_id: ExecutionId,
         clock: Clock,

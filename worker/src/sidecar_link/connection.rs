@@ -1,11 +1,15 @@
 //! One connection of a sidecar: hello, then numbered events in, acknowledgements and orders out.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context, bail, ensure};
 use protocol::{
     event::{Event, EventLine},
-    limits::MAX_SIDECAR_LINE_BYTES,
+    limits::{MAX_EVENTS, MAX_OUTPUT_BYTES, MAX_SIDECAR_LINE_BYTES},
     sidecar::{Assign, FromSidecar, Seq, SidecarHello, ToSidecar},
 };
 use subtle::ConstantTimeEq;
@@ -28,6 +32,11 @@ const WRITE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Kinds of events that only others may say; a sidecar that says them is none of ours.
 const NOT_A_SIDECARS: [&str; 2] = ["state", "image_progress"];
+
+/// Lines and bytes of one execution after which its container is ended. A sidecar of ours stays far below: it
+/// bounds events and output itself, and JSON makes no text more than six times as long.
+const MOST_LINES: u64 = 2 * MAX_EVENTS;
+const MOST_BYTES: u64 = 8 * MAX_OUTPUT_BYTES;
 
 pub(super) async fn serve(stream: UnixStream, shared: Arc<Shared>) {
     let (reader, writer) = stream.into_split();
@@ -97,7 +106,14 @@ async fn receive(
     shared: &Shared,
 ) -> anyhow::Result<()> {
     loop {
-        match read(reader, line).await? {
+        let message = read(reader, line).await?;
+        let length = line.len() as u64;
+        let bytes = shared.bytes.fetch_add(length, Ordering::Relaxed) + length;
+        if bytes > MOST_BYTES || shared.held.outbox.sidecar_received() > MOST_LINES {
+            shared.contact.send_modify(|contact| contact.flooding = true);
+            bail!("more than a run may say");
+        }
+        match message {
             None => return Ok(()),
             Some(FromSidecar::Event(event)) => take(event, shared).await?,
             Some(FromSidecar::Hello(_)) => bail!("a second hello"),

@@ -70,6 +70,21 @@ async fn a_sidecar_image_that_is_not_there_is_named() {
 }
 
 #[tokio::test]
+async fn a_sidecar_image_without_a_sidecar_is_named() {
+    let mut rig = Rig::new().await;
+    rig.config.sidecar_image = test_support::image::busybox().to_owned();
+    rig.start().await;
+    for _ in 0..2 {
+        let spec = command("true");
+        rig.plane.assign(&spec);
+        let failed = failure(&rig, &spec).await;
+        assert_eq!(failed.failure_reason, Some(FailureReason::SidecarPrep), "{failed:?}");
+        assert!(failed.message.contains("/agent/ozma-sidecar"), "{}", failed.message);
+    }
+    rig.finish().await;
+}
+
+#[tokio::test]
 async fn a_container_that_cannot_be_created_is_named() {
     let mut rig = Rig::new().await;
     rig.config.runtime = Some("no-such-runtime".to_owned());

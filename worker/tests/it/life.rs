@@ -4,14 +4,24 @@ use protocol::{
     event::{Event, EventSource, Phase},
     link::FromWorker,
     secret::Secret,
-    spec::Network,
+    spec::{Network, RunSpec},
 };
-use test_support::image::docker;
+use test_support::{image::docker, wait::eventually};
 
 use crate::rig::{Rig, command, container};
 
 /// Planted where it must not be seen.
 const MARK: &str = "planted-secret-5f1c";
+
+fn phases(rig: &Rig, spec: &RunSpec) -> Vec<(Phase, bool)> {
+    let events = rig.plane.events(spec, EventSource::Worker).into_iter();
+    events
+        .filter_map(|event| match event {
+            Event::PhaseFinished { phase, ok, .. } => Some((phase, ok)),
+            _ => None,
+        })
+        .collect()
+}
 
 #[tokio::test]
 async fn a_run_is_claimed_told_reported_and_removed() {
@@ -31,6 +41,10 @@ async fn a_run_is_claimed_told_reported_and_removed() {
     for label in ["ozma.tenant", "ozma.run", "ozma.execution", "ozma.worker"] {
         assert!(inspected.contains(label), "{label} is missing");
     }
+    eventually("both phases of the worker, while the run goes on", || async {
+        (phases(&rig, &spec) == [(Phase::Image, true), (Phase::Container, true)]).then_some(())
+    })
+    .await;
     docker(&["exec", &container(&spec), "touch", "/tmp/go"], &[]);
 
     let report = rig.plane.report(&spec).await;
@@ -40,16 +54,6 @@ async fn a_run_is_claimed_told_reported_and_removed() {
     let said = rig.plane.output(&spec);
     assert!(said.contains(&spec.prompt), "the prompt did not arrive whole");
 
-    let phases: Vec<_> = rig
-        .plane
-        .events(&spec, EventSource::Worker)
-        .into_iter()
-        .filter_map(|event| match event {
-            Event::PhaseFinished { phase, ok, .. } => Some((phase, ok)),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(phases, [(Phase::Image, true), (Phase::Container, true)]);
     let last = rig.plane.events(&spec, EventSource::Sidecar).pop();
     assert!(matches!(last, Some(Event::Exit(_))), "{last:?}");
     rig.finish().await;
@@ -62,7 +66,7 @@ async fn a_run_that_may_reach_out_has_a_network_of_its_own() {
     spec.network = Network::Open;
     rig.plane.assign(&spec);
     let network = container(&spec);
-    test_support::wait::eventually("a default route", || async {
+    eventually("a default route", || async {
         rig.plane
             .output(&spec)
             .lines()
@@ -87,7 +91,7 @@ async fn what_does_not_fit_is_rejected_and_what_comes_twice_runs_once() {
     rig.plane.assign(&first);
     rig.plane.assign(&first);
     rig.plane.assign(&second);
-    test_support::wait::eventually("a rejection", || async {
+    eventually("a rejection", || async {
         let seen = rig.plane.seen();
         (seen.rejected.first()?.0 == second.execution_id).then_some(())
     })

@@ -8,7 +8,10 @@ use std::{collections::HashMap, time::Duration};
 
 use bollard::{
     models::{ContainerCreateBody, HostConfig, Mount, MountType, MountVolumeOptions},
-    query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder},
+    query_parameters::{
+        ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder,
+        RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+    },
 };
 use protocol::{
     failure::FailureReason,
@@ -90,11 +93,29 @@ impl Docker {
         let options = CreateContainerOptionsBuilder::new().name(filler).build();
         match self.client.create_container(Some(options), body).await {
             Ok(_) => {
+                let found = self.holds_sidecar(filler).await;
                 self.remove_filler(filler).await?;
+                if let Err(failure) = found {
+                    // An empty volume would be taken for a filled one by the next run.
+                    let _ = self.client.remove_volume(volume, None::<RemoveVolumeOptions>).await;
+                    return Err(failure);
+                }
                 Ok(true)
             }
             Err(error) if status(&error) == Some(409) => Ok(false),
             Err(error) => Err(prep_failure("fill the sidecar's volume", &error)),
+        }
+    }
+
+    async fn holds_sidecar(&self, filler: &str) -> Result<(), Failure> {
+        let options = ContainerArchiveInfoOptionsBuilder::new().path(SIDECAR_BINARY).build();
+        match self.client.get_container_archive_info(filler, Some(options)).await {
+            Ok(_) => Ok(()),
+            Err(error) if status(&error) == Some(404) => Err(Failure::new(
+                FailureReason::SidecarPrep,
+                format!("image {} has no {SIDECAR_BINARY}; is it a sidecar's?", self.sidecar_image),
+            )),
+            Err(error) => Err(prep_failure("look into the sidecar's image", &error)),
         }
     }
 

@@ -1,0 +1,188 @@
+//! A sidecar that keeps to the rules, and everything that does not.
+
+use std::time::Duration;
+
+use protocol::{
+    event::{Event, EventLine},
+    limits::MAX_SIDECAR_LINE_BYTES,
+    sidecar::{FromSidecar, SidecarHello, ToSidecar},
+};
+use service::clock::Clock;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::UnixStream,
+    sync::Notify,
+};
+
+use super::*;
+use crate::home::Record;
+
+struct Bench {
+    link: SidecarLink,
+    held: Arc<Held>,
+    home: Home,
+    _folder: TempDir,
+}
+
+impl Bench {
+    fn new(assignment: Option<RunSpec>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let record = Record {
+            run_id: "run".parse().unwrap(),
+            execution_id: "exe".parse().unwrap(),
+            tenant_id: "t".parse().unwrap(),
+            run_secs: 1,
+            started_ms: 0,
+            memory_bytes: None,
+        };
+        let home = Home::at(folder.path(), &record.execution_id);
+        home.create(&record, 0o700).unwrap();
+        let wake = Arc::new(Notify::new());
+        let held = Held::new(record.run_id, record.execution_id, Clock::system(), wake, true);
+        let held = Arc::new(held);
+        let life = Lifecycle::new();
+        let link = SidecarLink::listen(&life, held.clone(), home.clone(), assignment).unwrap();
+        Self { link, held, home, _folder: folder }
+    }
+
+    async fn dial(&self) -> BufReader<UnixStream> {
+        let path = self.home.sock().join(socket::NAME);
+        BufReader::new(UnixStream::connect(path).await.unwrap())
+    }
+
+    /// A connection that has said hello, and the answer.
+    async fn hello(&self, key: Option<Secret>) -> (BufReader<UnixStream>, Option<ToSidecar>) {
+        let mut stream = self.dial().await;
+        let hello = SidecarHello { key, version: "test".to_owned(), last_seq: 0 };
+        say(&mut stream, &FromSidecar::Hello(hello).to_json()).await;
+        let answer = heard(&mut stream).await;
+        (stream, answer)
+    }
+}
+
+fn spec() -> RunSpec {
+    serde_json::from_str(
+        r#"{"run_id":"run","execution_id":"exe","tenant_id":"t","attempt":1,"title":"","prompt":"p","image":"i"}"#,
+    )
+    .unwrap()
+}
+
+fn event(seq: u64, event: &Event) -> String {
+    FromSidecar::Event(EventLine::new(seq, 0, event)).to_json()
+}
+
+fn notice(seq: u64) -> String {
+    event(seq, &Event::Notice { text: "n".to_owned() })
+}
+
+async fn say(stream: &mut BufReader<UnixStream>, line: &str) {
+    stream.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+}
+
+/// The next line; `None` when the worker closed the connection.
+async fn heard(stream: &mut BufReader<UnixStream>) -> Option<ToSidecar> {
+    let mut line = String::new();
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read_line(&mut line));
+    match read.await.expect("an answer or an end") {
+        Ok(0) | Err(_) => None,
+        Ok(_) => Some(ToSidecar::parse(&line).unwrap()),
+    }
+}
+
+async fn is_closed(mut stream: BufReader<UnixStream>) -> bool {
+    let mut rest = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut rest));
+    read.await.is_ok()
+}
+
+#[tokio::test]
+async fn the_assignment_is_given_until_it_is_had_and_the_key_is_asked_for_then() {
+    let bench = Bench::new(Some(spec()));
+    let (_lost, answer) = bench.hello(None).await;
+    assert!(matches!(answer, Some(ToSidecar::Assign(_))), "{answer:?}");
+    let (mut first, answer) = bench.hello(None).await;
+    let Some(ToSidecar::Assign(assign)) = answer else { panic!("{answer:?}") };
+    say(&mut first, &notice(1)).await;
+    while bench.held.outbox.sidecar_received() < 1 {
+        tokio::task::yield_now().await;
+    }
+
+    assert!(bench.hello(None).await.1.is_none(), "an assignment was given twice");
+    let wrong = Secret::new("0".repeat(64));
+    assert!(bench.hello(Some(wrong)).await.1.is_none(), "a wrong key was taken");
+
+    let (_second, answer) = bench.hello(Some(assign.key)).await;
+    let Some(ToSidecar::Resume(from)) = answer else { panic!("{answer:?}") };
+    assert_eq!(from.seq, 1);
+    assert!(is_closed(first).await, "two connections at once");
+}
+
+#[tokio::test]
+async fn without_an_assignment_a_new_sidecar_is_stranded() {
+    let bench = Bench::new(None);
+    assert!(bench.hello(None).await.1.is_none());
+    assert!(bench.link.contact().borrow().stranded);
+    let (_stream, answer) = bench.hello(Some(bench.home.key().unwrap())).await;
+    assert!(matches!(answer, Some(ToSidecar::Resume(_))), "{answer:?}");
+}
+
+#[tokio::test]
+async fn whatever_breaks_the_rules_ends_its_connection_and_changes_nothing() {
+    let state = event(
+        1,
+        &Event::State {
+            state: protocol::run::RunState::Succeeded,
+            attempt: 1,
+            reason: None,
+            message: None,
+            worker_id: None,
+            cancelling: false,
+        },
+    );
+    let exit =
+        r#"{"type":"event","data":{"seq":1,"at_ms":0,"kind":"exit","data":{"success":"yes"}}}"#;
+    for hostile in [
+        "not json".to_owned(),
+        "{}".to_owned(),
+        "\u{0}\u{1}\u{2}".to_owned(),
+        r#"{"type":"event","data":{"seq":-1}}"#.to_owned(),
+        "x".repeat(MAX_SIDECAR_LINE_BYTES + 1),
+        notice(2),
+        FromSidecar::parse(r#"{"type":"hello","data":{"version":"","last_seq":0}}"#)
+            .unwrap()
+            .to_json(),
+        state,
+        exit.to_owned(),
+    ] {
+        let bench = Bench::new(Some(spec()));
+        let (mut stream, _) = bench.hello(None).await;
+        // The connection may end while a long line is still being written.
+        let _ = stream.write_all(format!("{hostile}\n").as_bytes()).await;
+        let shown: String = hostile.chars().take(60).collect();
+        assert!(is_closed(stream).await, "{shown} was taken");
+        assert_eq!(bench.held.outbox.sidecar_received(), 0);
+        assert!(bench.link.exit().borrow().is_none());
+    }
+}
+
+#[tokio::test]
+async fn nothing_but_a_hello_comes_first() {
+    let bench = Bench::new(Some(spec()));
+    let mut stream = bench.dial().await;
+    say(&mut stream, &notice(1)).await;
+    assert!(is_closed(stream).await);
+    assert!(!bench.link.contact().borrow().ever);
+}
+
+#[tokio::test]
+async fn an_order_to_stop_is_repeated_to_every_connection() {
+    let bench = Bench::new(Some(spec()));
+    bench.link.cancel(StopCause::Cancelled, 5);
+    bench.link.cancel(StopCause::Shutdown, 5);
+    for key in [None, Some(bench.home.key().unwrap())] {
+        let (mut stream, _) = bench.hello(key).await;
+        let Some(ToSidecar::Cancel(cancel)) = heard(&mut stream).await else { panic!("no order") };
+        assert_eq!(cancel.cause, StopCause::Cancelled);
+    }
+}
