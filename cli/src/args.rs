@@ -8,6 +8,9 @@ use crate::commands::{
     token::TokenArgs, up::UpArgs, worker::WorkerArgs,
 };
 
+const ABOUT: &str =
+    "Ozma runs coding agents in containers, for many tenants, on your own machines.";
+
 const AFTER_HELP: &str = "\
 A client command finds its plane by --url and --token, then OZMA_URL and OZMA_TOKEN, then the context
 file that `ozma up` and `ozma login` write (~/.config/ozma/context.toml).
@@ -15,9 +18,9 @@ file that `ozma up` and `ozma login` write (~/.config/ozma/context.toml).
 Exit codes: 0 done, the run succeeded; 1 the run failed, a check failed; 2 wrong usage;
 3 Ozma, its plane or the machine failed; 130 the run was cancelled, or Ctrl-C.";
 
-/// Ozma runs coding agents in containers, for many tenants, on your own machines.
+/// The whole command line.
 #[derive(Debug, Parser)]
-#[command(name = "ozma", version, about, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(name = "ozma", version, about = ABOUT, after_help = AFTER_HELP, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub command: Command,

@@ -20,9 +20,12 @@ use crate::{
 };
 use stats::Spread;
 
-/// Starts everything it needs in a folder that is removed afterwards. The parts with containers need an engine,
-/// the sidecar's image and an image with a shell; without them they are left out.
+const AFTER_HELP: &str = "\
+Starts everything it needs in a folder that is removed afterwards. The parts with containers need
+an engine, the sidecar's image and an image with a shell; without them they are left out.";
+
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub(crate) struct BenchArgs {
     /// Runs handed over, one after the other and then many at once
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(10..=100_000))]

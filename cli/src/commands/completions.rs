@@ -5,8 +5,11 @@ use clap_complete::{Shell as Known, generate};
 
 use crate::{args::Cli, failure::Failure, term::Term};
 
-/// Load it with, for example, `source <(ozma completions bash)`.
+const AFTER_HELP: &str = "\
+Load it with, for example, `source <(ozma completions bash)`.";
+
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub(crate) struct CompletionsArgs {
     pub shell: Shell,
 }

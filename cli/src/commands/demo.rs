@@ -45,9 +45,12 @@ const SCRIPT: &str = include_str!("../../../compose/demo/script.json");
 /// How long a plane may take to say that it is there.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Uses the plane that `ozma up` runs, if it has a model; otherwise a plane and a worker of its own, on a free
-/// port and in a folder that is removed afterwards.
+const AFTER_HELP: &str = "\
+Uses the plane that `ozma up` runs, if it has a model; otherwise a plane and a worker of its own,
+on a free port and in a folder that is removed afterwards.";
+
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub(crate) struct DemoArgs {
     /// What runs run in; containers where an engine answers
     #[arg(long, value_enum)]

@@ -16,8 +16,11 @@ use crate::{
     term::{Style, Term},
 };
 
-/// Ends with 1 when a check fails. A warning is something that works, but perhaps not as you want it.
+const AFTER_HELP: &str = "\
+Ends with 1 when a check fails. A warning is something that works, but perhaps not as you want it.";
+
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub(crate) struct DoctorArgs {
     /// Where `ozma up` keeps everything [default: ~/.local/share/ozma]
     #[arg(long, value_name = "FOLDER")]

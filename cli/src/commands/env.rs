@@ -54,10 +54,13 @@ enum EnvCommand {
 #[derive(Debug, Args)]
 struct CreateArgs {
     /// The name; not with --file
-    #[arg(required_unless_present = "file")]
+    #[arg(required_unless_present_any = ["file", "named"], conflicts_with = "named")]
     name: Option<String>,
+    /// The same as an option
+    #[arg(long = "name", value_name = "NAME", hide = true)]
+    named: Option<String>,
     /// A TOML or JSON file with the fields of the API's environment
-    #[arg(long, short, value_name = "FILE", conflicts_with_all = ["name", "image", "repo", "command", "setup", "artifact", "var", "vcpus", "memory_gb", "timeout_secs", "no_network", "global"])]
+    #[arg(long, short, value_name = "FILE", conflicts_with_all = ["name", "named", "image", "repo", "command", "setup", "artifact", "var", "vcpus", "memory_gb", "timeout_secs", "no_network", "global"])]
     file: Option<PathBuf>,
     #[command(flatten)]
     ingredients: Ingredients,
@@ -188,8 +191,9 @@ fn body(args: CreateArgs, around: &Surroundings) -> Result<EnvironmentBody, Fail
         return from_file(file);
     }
     let default = context::read(around)?.and_then(|context| context.default_image);
-    let mut body =
-        args.ingredients.body(args.name.as_deref().unwrap_or_default(), default.as_deref())?;
+    let mut body = args
+        .ingredients
+        .body(args.name.or(args.named).as_deref().unwrap_or_default(), default.as_deref())?;
     body.env_vars = values(&args.var, around)?;
     if args.vcpus.is_some() || args.memory_gb.is_some() {
         body.instance_shape = Some(InstanceShape { vcpus: args.vcpus, memory_gb: args.memory_gb });

@@ -15,8 +15,11 @@ use crate::{
     term::Term,
 };
 
-/// Without --token, the token is read from standard input, or asked for on a terminal.
+const AFTER_HELP: &str = "\
+Without --token, the token is read from standard input, or asked for on a terminal.";
+
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub(crate) struct LoginArgs {
     #[arg(
         help = "The plane's address, such as https://ozma.example.org",

@@ -28,10 +28,13 @@ use crate::{
 /// How often a create is sent when no answer comes; the idempotency key makes them one run.
 const TRIES: u32 = 3;
 
-/// The prompt comes from --file, else the argument, else standard input. The first Ctrl-C cancels the run, the
-/// second leaves it. --image, --repo, --command, --setup and --artifact make an environment named cli-…, once
-/// for each content. Ends with 0 succeeded, 1 failed, 3 error, 130 cancelled.
+const AFTER_HELP: &str = "\
+The prompt comes from --file, else the argument, else standard input. The first Ctrl-C cancels the
+run, the second leaves it. --image, --repo, --command, --setup and --artifact make an environment
+named cli-…, once for each content. Ends with 0 succeeded, 1 failed, 3 error, 130 cancelled.";
+
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     connection: Connection,

@@ -9,12 +9,13 @@ use service::{clock::Clock, lifecycle::Lifecycle};
 use crate::{failure::Failure, stack::start_failure, surroundings::Surroundings, term::Term};
 
 const AFTER_HELP: &str = "\
+Prints `listening on http://…` once it does. The first SIGTERM or Ctrl-C ends what is begun, the
+second ends at once.
+
 Settings come from --config (TOML), then the environment (OZ_LISTEN, OZ_DATA_DIR, DATABASE_URL,
 OZ_ADMIN_API_KEY, OZ_ENCRYPTION_KEY, OZ_TENANCY, OZ_DEFAULT_IMAGE, …), then these flags. Secrets have no
 flags: other users of the machine could see them.";
 
-/// Prints `listening on http://…` once it does. The first SIGTERM or Ctrl-C ends what is begun, the second
-/// ends at once.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct ServeArgs {

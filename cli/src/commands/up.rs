@@ -22,9 +22,12 @@ use crate::{
     term::{Style, Term},
 };
 
-/// Keeps everything in one folder and writes the context file, so that a plain `ozma run "…"` works in another
-/// terminal. The first Ctrl-C lets runs finish, the second hands them back to the queue.
+const AFTER_HELP: &str = "\
+Keeps everything in one folder and writes the context file, so that a plain `ozma run \"…\"` works
+in another terminal. The first Ctrl-C lets runs finish, the second hands them back to the queue.";
+
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub(crate) struct UpArgs {
     /// Where to listen; port 0 takes a free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS:PORT")]

@@ -13,11 +13,12 @@ use crate::{
 };
 
 const AFTER_HELP: &str = "\
+The first SIGTERM or Ctrl-C takes nothing new and lets runs finish; after --drain-secs, or at the
+second, what still runs is handed back to the queue.
+
 Settings come from --config (TOML), then the environment (OZ_PLANE_URL, OZ_WORKER_TOKEN, OZ_WORKER_ID,
 DOCKER_HOST, OPENAI_API_KEY, …), then these flags.";
 
-/// The first SIGTERM or Ctrl-C takes nothing new and lets runs finish; after --drain-secs, or at the second,
-/// what still runs is handed back to the queue.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct WorkerArgs {
