@@ -43,6 +43,8 @@ pub(crate) struct Docker {
     runtime: Option<String>,
     pool: network::Pool,
     log_driver: container::LogDriver,
+    /// Thousandths of a processor the engine has; it refuses a container that may use more.
+    cpu_millis: u32,
     /// One at a time looks after sidecar volumes.
     volumes: tokio::sync::Mutex<()>,
 }
@@ -71,6 +73,10 @@ impl Docker {
             runtime: config.runtime.clone(),
             pool: network::pool(&config.network_pool).context("network_pool")?,
             log_driver: container::LogDriver::of(&info),
+            cpu_millis: info
+                .ncpu
+                .and_then(|cpus| u32::try_from(cpus).ok())
+                .map_or(u32::MAX, |cpus| cpus.saturating_mul(1_000)),
             volumes: tokio::sync::Mutex::new(()),
             client,
         })
@@ -134,11 +140,12 @@ impl Docker {
         Ok(ids)
     }
 
-    /// The limits of a run: its own, the worker's where it names none.
+    /// The limits of a run: its own, the worker's where it names none. More processors than there are would be
+    /// no limit, and are none.
     pub(super) fn shape(&self, spec: &RunSpec) -> Shape {
         let (own, default) = (spec.shape, self.default_shape);
         Shape {
-            cpu_millis: own.cpu_millis.or(default.cpu_millis),
+            cpu_millis: own.cpu_millis.or(default.cpu_millis).map(|cpu| cpu.min(self.cpu_millis)),
             memory_bytes: own.memory_bytes.or(default.memory_bytes),
             pids: own.pids.or(default.pids),
         }

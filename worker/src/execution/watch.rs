@@ -209,6 +209,8 @@ impl<'a> Watch<'a> {
             tokio::select! {
                 () = self.read_journal() => {}
                 () = super::superseded(self.held) => return End::Superseded,
+                // With the plane away there may be no room for it; the next life reads it again.
+                () = super::last_word(self.context) => {}
             }
         }
         self.close()

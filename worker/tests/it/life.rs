@@ -60,6 +60,34 @@ async fn a_run_is_claimed_told_reported_and_removed() {
 }
 
 #[tokio::test]
+async fn a_provider_has_no_privileges_and_no_way_to_the_worker() {
+    let rig = Rig::docker().await;
+    let mut spec = command(
+        "id -u; grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status; \
+         ls /run/ozma || echo closed; echo x >/agent/x || echo read-only; ls /var/run/docker.sock || echo none",
+    );
+    // More than any machine of tests has: not a reason to fail.
+    spec.shape.cpu_millis = Some(4_000_000);
+    rig.plane.assign(&spec);
+    let report = rig.plane.report(&spec).await;
+    assert!(matches!(report, FromWorker::TaskCompleted(_)), "{report:?}");
+    let said = rig.plane.output(&spec);
+    for line in [
+        "10001",
+        "CapEff:\t0000000000000000",
+        "CapBnd:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "closed",
+        "read-only",
+        "none",
+    ] {
+        assert!(said.lines().any(|said| said == line), "{line:?} is missing: {said}");
+    }
+    rig.finish().await;
+}
+
+#[tokio::test]
 async fn a_run_that_may_reach_out_has_a_network_of_its_own() {
     let rig = Rig::docker().await;
     let mut spec = command("ip route; while [ ! -e /tmp/go ]; do sleep 0.05; done");
