@@ -38,11 +38,11 @@ put_busybox() {
     done
 }
 
-# build_image FOLDER NAME DIGEST: docker build, with the old builder where the new one is not installed.
+# build_image DOCKERFILE FOLDER NAME DIGEST: docker build, with the old builder where the new one is not installed.
 build_image() {
     local buildkit=1
     docker buildx version >/dev/null 2>&1 || buildkit=0
-    DOCKER_BUILDKIT=$buildkit docker build --quiet --tag "$2" --label "$DIGEST_LABEL=$3" "$1" \
+    DOCKER_BUILDKIT=$buildkit docker build --quiet --file "$1" --tag "$3" --label "$DIGEST_LABEL=$4" "$2" \
         >"$STATE/build-image.log" 2>&1 || {
         tail -n 20 "$STATE/build-image.log" >&2
         return 1
@@ -60,10 +60,14 @@ make_sidecar_image() {
     }
     say "making the sidecar's image"
     folder=$(mktemp -d)
-    cp compose/sidecar/* "$folder"
+    mkdir "$folder"/{agent,bin,etc}
     install -m 755 "$SIDECAR" "$folder/ozma-sidecar"
-    install -m 755 /bin/busybox "$folder/busybox"
-    build_image "$folder" "$SIDECAR_IMAGE" "$digest" || made=1
+    ln "$folder/ozma-sidecar" "$folder/agent/ozma-sidecar"
+    install -m 755 compose/sidecar/entrypoint.sh "$folder/entrypoint.sh"
+    install -m 644 compose/sidecar/passwd "$folder/etc/passwd"
+    install -m 755 /bin/busybox "$folder/bin/sh"
+    ln "$folder/bin/sh" "$folder/bin/tar"
+    build_image compose/sidecar/Dockerfile "$folder" "$SIDECAR_IMAGE" "$digest" || made=1
     rm -rf "$folder"
     return "$made"
 }
