@@ -1,6 +1,12 @@
 //! What the plane's parts share: the store, the time, the settings, the hints. It holds no truth of its own.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use service::{clock::Clock, lifecycle::Lifecycle};
 
@@ -71,8 +77,8 @@ pub struct Core {
     pub counters: Counters,
     /// New with every start of the process.
     pub plane_id: String,
-    /// When this plane came up, by its clock.
-    pub started_at: i64,
+    /// Before then silence proves nothing, by the plane's clock.
+    reap_from: AtomicI64,
 }
 
 impl Core {
@@ -83,7 +89,7 @@ impl Core {
         life: Lifecycle,
         settings: Settings,
     ) -> Arc<Self> {
-        let started_at = clock.now_ms();
+        let reap_from = AtomicI64::new(clock.now_ms() + millis(settings.lease));
         Arc::new(Self {
             store,
             clock,
@@ -94,7 +100,7 @@ impl Core {
             wake: Wake::default(),
             counters: Counters::default(),
             plane_id: uuid::Uuid::now_v7().simple().to_string(),
-            started_at,
+            reap_from,
         })
     }
 
@@ -106,6 +112,15 @@ impl Core {
         self.life.spawn_essential("the reaper", crate::reaper::run(core, life));
         let (core, life) = (Arc::clone(self), self.life.clone());
         self.life.spawn_essential("wake-ups between planes", crate::wake::run(core, life));
+    }
+
+    /// Workers could not be heard for a while: they get one lease to speak up.
+    pub(crate) fn expect_silence(&self) {
+        self.reap_from.store(self.now() + millis(self.settings.lease), Ordering::Relaxed);
+    }
+
+    pub(crate) fn reap_from(&self) -> i64 {
+        self.reap_from.load(Ordering::Relaxed)
     }
 
     pub fn now(&self) -> i64 {

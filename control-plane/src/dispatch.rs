@@ -39,31 +39,46 @@ pub async fn run(core: Arc<Core>, life: Lifecycle) {
 /// One pass: the same on an empty memory as on a full one.
 pub async fn pass(core: &Core) -> Result<(), StoreError> {
     cancel_pass(core).await?;
-    let mut connections = core.workers.all();
-    while core.store.work_waits(core.now()).await? {
-        // A worker with nothing to do comes first; ties fall as they may.
-        connections.retain(|connection| connection.takes_work(core.now()));
-        if connections.is_empty() {
+    loop {
+        let waiting = core.store.waiting(core.now()).await?;
+        if waiting == 0 || core.workers.is_empty() {
             return Ok(());
         }
+        let free = free_workers(core).await?;
+        // Shared out, so that one worker does not get all while the next one idles.
+        let share = waiting.div_ceil(u32::try_from(free.len()).unwrap_or(u32::MAX).max(1));
         let mut handed = 0;
-        for connection in &connections {
-            handed += fill(core, connection).await?;
+        for connection in free {
+            handed += fill(core, &connection, share).await?;
         }
         if handed == 0 {
             return Ok(());
         }
     }
-    Ok(())
+}
+
+/// The connections that may be handed something, the one with the most free slots first.
+async fn free_workers(core: &Core) -> Result<Vec<Arc<Connection>>, StoreError> {
+    let busy = core.store.busy().await?;
+    let now = core.now();
+    let free = |connection: &Connection| {
+        let held = busy.get(&connection.instance_id).copied().unwrap_or_default();
+        connection.capacity.saturating_sub(held)
+    };
+    let mut connections = core.workers.all();
+    connections.retain(|connection| connection.takes_work(now) && free(connection) > 0);
+    connections.sort_by_key(|connection| std::cmp::Reverse(free(connection)));
+    Ok(connections)
 }
 
 /// Hands one worker what it has slots for.
-async fn fill(core: &Core, connection: &Connection) -> Result<usize, StoreError> {
+async fn fill(core: &Core, connection: &Connection, most: u32) -> Result<usize, StoreError> {
     let now = core.now();
     let claimant = Claimant {
         worker_id: connection.worker_id.clone(),
         instance_id: connection.instance_id.clone(),
         capacity: connection.capacity,
+        most,
         answer_by: now + millis(core.settings.claim_timeout),
         now,
     };

@@ -33,11 +33,11 @@ pub async fn events_page(
     limit: u32,
 ) -> Result<EventPage, StoreError> {
     // The run is read first: what the events read after it lack, its number shows.
-    let head = core.store.run(scope, run).await?;
+    let (state, last_seq) = core.store.progress(scope, run).await?;
     let events = core.store.events_after(run, after, limit.clamp(1, MAX_PAGE)).await?;
     let last = events.last().map_or(after, |event| event.seq);
-    let more = last < head.last_seq;
-    Ok(EventPage { events, more, complete: head.state.is_terminal() && !more })
+    let more = last < last_seq;
+    Ok(EventPage { events, more, complete: state.is_terminal() && !more })
 }
 
 /// Every event after number `after` as it comes, in batches that are not empty. Ends after the event of the
@@ -51,7 +51,7 @@ pub async fn follow(
     run: RunId,
     after: u64,
 ) -> Result<impl Stream<Item = Result<Vec<RunEvent>, StoreError>> + Send + use<>, StoreError> {
-    core.store.run(&scope, &run).await?;
+    core.store.progress(&scope, &run).await?;
     Ok(async_stream::stream! {
         let mut seen = after;
         let mut changed = core.wake.on_run(&run);
@@ -78,7 +78,7 @@ pub async fn follow(
             tokio::select! {
                 () = core.life.draining().cancelled() => return,
                 // Another plane's word may be lost; looking now and then makes up for it.
-                () = tokio::time::sleep(core.settings.poll * 2) => {}
+                () = tokio::time::sleep(core.settings.poll * 4) => {}
                 _ = changed.changed() => {}
             }
         }

@@ -1,10 +1,11 @@
-//! The reaper: a reconciler that ends executions nobody speaks for any more. It begins one lease after the
-//! plane, because silence right after our own start proves nothing.
+//! The reaper: a reconciler that ends executions nobody speaks for any more. It waits one lease after the
+//! plane's start, a standstill, or the database's absence, because silence that we made ourselves proves nothing.
 
 use std::sync::Arc;
 
 use protocol::link::{ReportAck, ToWorker};
 use service::lifecycle::Lifecycle;
+use tokio::time::Instant;
 
 use crate::{
     core::{Core, millis},
@@ -14,9 +15,20 @@ use crate::{
 
 /// Works until the process drains.
 pub async fn run(core: Arc<Core>, life: Lifecycle) {
+    if let Err(error) = core.store.forget_connections_of_the_past().await {
+        tracing::debug!(error = %error, "connections of an earlier life stay until they are swept");
+    }
+    let mut last = Instant::now();
     loop {
+        // While this process stood still, no heartbeat could be taken.
+        if last.elapsed() > core.settings.lease / 2 {
+            core.expect_silence();
+        }
+        last = Instant::now();
         if let Err(error) = pass(&core).await {
             tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "reaping failed");
+            // Nor while the database was away.
+            core.expect_silence();
         }
         tokio::select! {
             () = life.draining().cancelled() => return,
@@ -28,7 +40,7 @@ pub async fn run(core: Arc<Core>, life: Lifecycle) {
 /// One pass: ends what expired, forgets connections nobody hears of.
 pub async fn pass(core: &Core) -> Result<(), StoreError> {
     let now = core.now();
-    if now - core.started_at < millis(core.settings.lease) {
+    if now < core.reap_from() {
         return Ok(());
     }
     for execution in core.store.expired(now).await? {

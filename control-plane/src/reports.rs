@@ -10,7 +10,7 @@ use service::backoff::jitter;
 
 use crate::{
     core::{Core, millis},
-    store::{Recorded, Report, StoreError},
+    store::{Ending, Recorded, Report, StoreError},
 };
 
 /// No wait between attempts is longer.
@@ -24,11 +24,14 @@ pub async fn record(
     report: &Report,
 ) -> Result<Recorded, StoreError> {
     let now = core.now();
-    let retry_at = now + millis(wait_before_retry(core, execution).await?);
+    let retry_at = match report {
+        Report::Claimed { .. } | Report::Succeeded { .. } => now,
+        _ => now + millis(wait_before_retry(core, execution).await?),
+    };
     let recorded = core.store.record(execution, worker, report, retry_at, now).await?;
     match &recorded {
         Recorded::Applied { run_id, state } => {
-            count(core, report, *state);
+            count(core, execution, report, *state).await?;
             core.wake.run(run_id);
             if !matches!(report, Report::Claimed { .. }) {
                 core.wake.queue();
@@ -49,12 +52,21 @@ async fn wait_before_retry(core: &Core, execution: &ExecutionId) -> Result<Durat
     Ok(ceiling / 2 + jitter(ceiling / 2))
 }
 
-fn count(core: &Core, report: &Report, state: RunState) {
+async fn count(
+    core: &Core,
+    execution: &ExecutionId,
+    report: &Report,
+    state: RunState,
+) -> Result<(), StoreError> {
     let counters = &core.counters;
     match report {
-        Report::Declined { .. } => counters.declined.add(1),
-        Report::Expired | Report::Missing => counters.lost.add(1),
-        _ => {}
+        Report::Claimed { .. } | Report::Succeeded { .. } | Report::Failed { .. } => {}
+        // What they came to depends on how far the run was.
+        _ => match core.store.execution(execution).await?.and_then(|row| row.ending) {
+            Some(Ending::Declined) => counters.declined.add(1),
+            Some(Ending::Lost) => counters.lost.add(1),
+            Some(Ending::Reported) | None => {}
+        },
     }
     match state {
         RunState::Succeeded => counters.runs_succeeded.add(1),
@@ -63,4 +75,5 @@ fn count(core: &Core, report: &Report, state: RunState) {
         RunState::Cancelled => counters.runs_cancelled.add(1),
         _ => {}
     }
+    Ok(())
 }

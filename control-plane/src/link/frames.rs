@@ -14,6 +14,9 @@ use crate::{
     store::{Ending, Ingested, StoreError},
 };
 
+/// How often a connection's row is written; it counts as there for four times as long.
+const TOUCH_EVERY_MS: i64 = 30_000;
+
 /// Executions renewed by one statement.
 const RENEWED_AT_ONCE: usize = 1_000;
 
@@ -53,14 +56,21 @@ pub(super) async fn handle(
 /// Any sign of life. Stock workers have no heartbeat: this is what renews their leases.
 pub(super) async fn heard(core: &Core, connection: &Connection) -> Result<(), StoreError> {
     let now = core.now();
-    if now - connection.heard_at.load(Ordering::Relaxed) < millis(core.settings.heartbeat) {
-        return Ok(());
-    }
-    connection.heard_at.store(now, Ordering::Relaxed);
-    if connection.dialect == Dialect::Stock {
+    let renewed_at = connection.renewed_at.load(Ordering::Relaxed);
+    if connection.dialect == Dialect::Stock && now - renewed_at >= millis(core.settings.heartbeat) {
+        connection.renewed_at.store(now, Ordering::Relaxed);
         let until = now + millis(core.settings.stock_lease);
         core.store.renew_instance(&connection.instance_id, until).await?;
     }
+    if now - connection.touched_at.load(Ordering::Relaxed) >= TOUCH_EVERY_MS {
+        touch(core, connection).await?;
+    }
+    Ok(())
+}
+
+async fn touch(core: &Core, connection: &Connection) -> Result<(), StoreError> {
+    let now = core.now();
+    connection.touched_at.store(now, Ordering::Relaxed);
     let draining = connection.draining.load(Ordering::Relaxed);
     core.store.touch_connection(&connection.id, draining, now).await
 }
@@ -107,7 +117,8 @@ async fn heartbeat(
     beat: &Heartbeat,
 ) -> Result<(), StoreError> {
     let was_draining = connection.draining.swap(beat.draining, Ordering::Relaxed);
-    if was_draining && !beat.draining {
+    if was_draining != beat.draining {
+        touch(core, connection).await?;
         core.wake.queue();
     }
     let until = core.now() + millis(core.settings.lease);

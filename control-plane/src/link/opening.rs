@@ -77,7 +77,8 @@ async fn begin(
     tags: &[String],
 ) -> Result<Arc<Connection>, StoreError> {
     let now = core.now();
-    connection.heard_at.store(now, Ordering::Relaxed);
+    connection.renewed_at.store(now, Ordering::Relaxed);
+    connection.touched_at.store(now, Ordering::Relaxed);
     let row = ConnectionRow {
         id: connection.id.clone(),
         plane_id: core.plane_id.clone(),

@@ -52,7 +52,10 @@ pub struct Connection {
     pub(super) outgoing: mpsc::Sender<ToWorker>,
     pub(super) closing: CancellationToken,
     pub(super) draining: AtomicBool,
-    pub(super) heard_at: AtomicI64,
+    /// When its leases were last renewed for a sign of life; stock workers only.
+    pub(super) renewed_at: AtomicI64,
+    /// When its row was last written.
+    pub(super) touched_at: AtomicI64,
     held_until: AtomicI64,
     cancelled: Mutex<HashSet<ExecutionId>>,
 }
@@ -74,7 +77,8 @@ impl Connection {
             outgoing,
             closing: CancellationToken::new(),
             draining: AtomicBool::new(false),
-            heard_at: AtomicI64::new(i64::MIN),
+            renewed_at: AtomicI64::new(i64::MIN),
+            touched_at: AtomicI64::new(i64::MIN),
             held_until: AtomicI64::new(i64::MIN),
             cancelled: Mutex::default(),
         }

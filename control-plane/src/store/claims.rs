@@ -1,5 +1,7 @@
 //! Claiming: queued runs become executions of one worker, a batch in one transaction.
 
+use std::collections::BTreeMap;
+
 use protocol::{
     ids::{EnvironmentId, ExecutionId, RunId, TenantId, WorkerId},
     run::Fact,
@@ -19,6 +21,8 @@ pub struct Claimant {
     /// The worker's process; its open executions count against its capacity.
     pub instance_id: String,
     pub capacity: u32,
+    /// Runs to take at most, whatever the capacity.
+    pub most: u32,
     /// By then the worker must have answered.
     pub answer_by: i64,
     pub now: i64,
@@ -73,13 +77,22 @@ macro_rules! candidates {
 }
 
 impl Store {
-    /// Whether anything waits that may be claimed by now: cheap, to be asked before a claim.
-    pub async fn work_waits(&self, now: i64) -> Result<bool, StoreError> {
-        const SQL: &str = "select case when exists
-             (select 1 from runs where state = 'QUEUED' and not_before <= $1) then 1 else 0 end";
-        let found: i32 =
+    /// How many runs wait that may be claimed by now, counted to 1000: cheap, to be asked before a claim.
+    pub async fn waiting(&self, now: i64) -> Result<u32, StoreError> {
+        const SQL: &str = "select count(*) from
+             (select 1 from runs where state = 'QUEUED' and not_before <= $1 limit 1000) waiting";
+        let count: i64 =
             on_pool!(self, |db| sqlx::query_scalar(SQL).bind(now).fetch_one(db).await)?;
-        Ok(found == 1)
+        Ok(u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
+    /// How many executions each worker process holds; those that hold none are left out.
+    pub async fn busy(&self) -> Result<BTreeMap<String, u32>, StoreError> {
+        const SQL: &str = "select instance_id, count(*) from executions where ended_at is null
+             group by instance_id";
+        let rows: Vec<(String, i64)> =
+            on_pool!(self, |db| sqlx::query_as(SQL).fetch_all(db).await)?;
+        Ok(rows.into_iter().map(|(id, n)| (id, u32::try_from(n).unwrap_or(u32::MAX))).collect())
     }
 
     /// Hands the next runs to a worker, as many as it has slots for.
@@ -95,7 +108,8 @@ impl Store {
             .bind(&claimant.instance_id)
             .fetch_one(db)
             .await)?;
-        let free = (i64::from(claimant.capacity) - busy).min(MAX_BATCH);
+        let free =
+            (i64::from(claimant.capacity) - busy).min(i64::from(claimant.most)).min(MAX_BATCH);
         if free <= 0 {
             return Ok(Vec::new());
         }

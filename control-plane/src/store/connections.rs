@@ -87,6 +87,14 @@ impl Store {
         Ok(gone)
     }
 
+    /// At a start: on `SQLite` there is one plane, so every connection there is one of an earlier life.
+    pub(crate) async fn forget_connections_of_the_past(&self) -> Result<(), StoreError> {
+        if matches!(self, Self::Sqlite { .. }) {
+            self.sweep_connections(i64::MAX).await?;
+        }
+        Ok(())
+    }
+
     /// Connections heard of since then, by worker; at most 1000.
     pub async fn connections(&self, seen_since: i64) -> Result<Vec<ConnectionRow>, StoreError> {
         const SQL: &str = "select id, plane_id, worker_id, instance_id, dialect, backend, version,

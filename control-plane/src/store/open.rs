@@ -1,6 +1,6 @@
 //! Opening a database: its settings, its version, its schema.
 
-use std::{str::FromStr, time::Duration};
+use std::{os::unix::fs::OpenOptionsExt, path::Path, str::FromStr, time::Duration};
 
 use anyhow::Context;
 use sqlx::{
@@ -66,8 +66,9 @@ impl Store {
 }
 
 async fn open_sqlite(url: &str) -> anyhow::Result<Store> {
-    let options = SqliteConnectOptions::from_str(url)
-        .context("understand the database URL")?
+    let options = SqliteConnectOptions::from_str(url).context("understand the database URL")?;
+    make_private(options.get_filename()).context("make the database file")?;
+    let options = options
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         // An acknowledged event must survive a power cut.
@@ -83,6 +84,11 @@ async fn open_sqlite(url: &str) -> anyhow::Result<Store> {
     let read =
         pool().max_connections(4).connect_with(options).await.context("open the database file")?;
     Ok(Store::Sqlite { read, write })
+}
+
+/// Makes a new file readable by its owner alone, before anything is in it; its companions take after it.
+fn make_private(file: &Path) -> std::io::Result<()> {
+    std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(file).map(|_| ())
 }
 
 async fn open_postgres(url: &str) -> anyhow::Result<Store> {

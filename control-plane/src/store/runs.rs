@@ -163,6 +163,24 @@ impl Store {
         .try_into()
     }
 
+    /// Where a run the caller may see stands, and the number of its newest event: what a follower asks often.
+    pub(crate) async fn progress(
+        &self,
+        scope: &Scope,
+        id: &RunId,
+    ) -> Result<(RunState, u64), StoreError> {
+        const SQL: &str =
+            "select state, last_seq from runs where id = $1 and ($2 = 1 or owner = $3)";
+        let (state, last_seq): (String, i64) = on_pool!(self, |db| sqlx::query_as(SQL)
+            .bind(id.as_str())
+            .bind(scope.sees_all())
+            .bind(scope.owner().as_str())
+            .fetch_optional(db)
+            .await)?
+        .ok_or(StoreError::NotFound)?;
+        Ok((parse(&state, "run state")?, unsigned(last_seq, "run last_seq")?))
+    }
+
     /// How many runs are in each state, over all tenants.
     pub async fn count_runs(&self) -> Result<BTreeMap<String, i64>, StoreError> {
         const SQL: &str = "select state, count(*) from runs group by state";

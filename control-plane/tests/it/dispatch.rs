@@ -16,6 +16,7 @@ use crate::base::{Db, START, environment, on_both, prompt, reached, settings, su
 on_both!(
     a_run_goes_to_a_free_slot,
     a_full_worker_gets_no_more_until_a_slot_is_free,
+    work_is_shared_out,
     a_draining_worker_gets_nothing,
     an_assignment_holds_everything_and_its_values,
     a_stock_worker_finds_its_task_in_variables,
@@ -51,6 +52,18 @@ async fn a_full_worker_gets_no_more_until_a_slot_is_free(db: Db) {
     worker.complete(&first).await;
     worker.report_acked(&first.execution_id).await;
     assert_eq!(worker.next_assignment().await.task_id, third);
+    plane.stop().await;
+}
+
+async fn work_is_shared_out(db: Db) {
+    let plane = db.plane().await;
+    let mut workers = [plane.worker("w1", 2).await, plane.worker("w2", 2).await];
+    for text in ["one", "two"] {
+        submit(&plane.core, &tenant('a'), text).await;
+    }
+    for worker in &mut workers {
+        worker.next_assignment().await;
+    }
     plane.stop().await;
 }
 

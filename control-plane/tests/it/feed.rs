@@ -32,6 +32,7 @@ async fn running(core: &Core, count: u64) -> (RunId, protocol::ids::ExecutionId)
         worker_id: "w1".parse().unwrap(),
         instance_id: "i1".to_owned(),
         capacity: 100,
+        most: 100,
         answer_by: core.now() + 30_000,
         now: core.now(),
     };

@@ -65,3 +65,19 @@ async fn another_kind_of_database_is_refused_without_showing_the_url() {
         assert!(!error.contains("hunter2"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_new_database_file_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let db = Db::sqlite();
+    let store = db.store().await;
+    store.seal_mark(b"written").await.unwrap();
+    let path = std::path::PathBuf::from(db.url.strip_prefix("sqlite:").unwrap());
+    let mut files = 0;
+    for entry in std::fs::read_dir(path.parent().unwrap()).unwrap() {
+        let mode = entry.unwrap().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        files += 1;
+    }
+    assert!(files >= 2, "the log beside it is looked at as well");
+}

@@ -44,10 +44,11 @@ on_both!(
 async fn a_run_succeeds(db: Db) {
     let core = db.core().await;
     let id = submit(&core, &tenant('a'), "do it").await;
-    assert!(core.store.work_waits(core.now()).await.unwrap());
+    assert_eq!(core.store.waiting(core.now()).await.unwrap(), 1);
     core.clock.advance(Duration::from_millis(250));
     let run = claim(&core).await;
-    assert!(!core.store.work_waits(core.now()).await.unwrap());
+    assert_eq!(core.store.waiting(core.now()).await.unwrap(), 0);
+    assert_eq!(core.store.busy().await.unwrap()["i1"], 1);
     assert_eq!((&run.run_id, run.attempt, run.prompt.as_str()), (&id, 1, "do it"));
     assert_eq!(state(&core, &id).await, RunState::Pending);
     let applied = report(&core, &run, claimed(&core)).await;
@@ -114,7 +115,7 @@ async fn a_declined_run_loses_no_attempt(db: Db) {
         assert_eq!(run.attempt, 1);
         report(&core, &run, Report::Declined { message: "full".to_owned() }).await;
         assert_eq!(state(&core, &id).await, RunState::Queued);
-        assert!(!core.store.work_waits(core.now()).await.unwrap(), "it waits a moment");
+        assert_eq!(core.store.waiting(core.now()).await.unwrap(), 0, "it waits a moment");
         assert_eq!(report(&core, &run, claimed(&core)).await, Recorded::Superseded);
         core.clock.advance(Duration::from_secs(10));
     }
@@ -242,7 +243,7 @@ async fn one_run_is_claimed_once_by_many(db: Db) {
             loop {
                 let claimant = Claimant { instance_id: format!("i{n}"), ..claimant(core, 100) };
                 let claimed = core.store.claim(&claimant).await.unwrap();
-                if claimed.is_empty() && !core.store.work_waits(core.now()).await.unwrap() {
+                if claimed.is_empty() && core.store.waiting(core.now()).await.unwrap() == 0 {
                     return mine;
                 }
                 mine.extend(claimed.into_iter().map(|run| run.run_id));

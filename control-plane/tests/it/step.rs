@@ -28,6 +28,7 @@ pub(crate) fn claimant(core: &Core, capacity: u32) -> Claimant {
         worker_id: worker(),
         instance_id: "i1".to_owned(),
         capacity,
+        most: 100,
         answer_by: core.now() + 30_000,
         now: core.now(),
     }
