@@ -66,8 +66,8 @@ impl Provider {
 pub async fn run(launch: Launch, events: mpsc::Sender<Event>, cancel: CancellationToken) -> Exit {
     let feed = Feed::new(events);
     let ended = match Provider::of(launch) {
-        Ok(Provider::Agent(agent)) => agent.run(feed, cancel.clone()).await,
-        Ok(Provider::Command(command)) => command.run(feed, cancel.clone()).await,
+        Ok(Provider::Agent(agent)) => Box::pin(agent.run(feed, cancel.clone())).await,
+        Ok(Provider::Command(command)) => Box::pin(command.run(feed, cancel.clone())).await,
         Err(failure) => Err(failure),
     };
     match ended {

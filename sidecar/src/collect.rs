@@ -31,6 +31,9 @@ pub(crate) use links::Links;
 /// How long the child may look; then what it found is all there is.
 const COLLECT_TIMEOUT: Duration = Duration::from_mins(5);
 
+/// The same once the run is stopped, or its time is over: the worker gives 30 s, and the exit event must be heard.
+const HURRIED_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// # Errors
 /// The child could not be run to its end. What it found until then is recorded.
 pub(crate) async fn run(
@@ -74,18 +77,30 @@ pub(crate) async fn run(
         };
         tokio::join!(tell, listen);
     };
-    let ended = tokio::time::timeout(COLLECT_TIMEOUT, async {
-        work.await;
-        child.wait().await
-    })
-    .await;
+    let limit = async {
+        tokio::select! {
+            () = tokio::time::sleep(COLLECT_TIMEOUT) => {}
+            () = async {
+                execution.stop.wait().await;
+                tokio::time::sleep(HURRIED_TIMEOUT).await;
+            } => {}
+        }
+    };
+    let pid = child.pid;
+    let ended = tokio::select! {
+        status = async {
+            work.await;
+            child.wait().await
+        } => Some(status),
+        () = limit => None,
+    };
     match ended {
-        Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(told(format!("it ended with {status}"))),
-        Ok(Err(error)) => Err(told(error.to_string())),
-        Err(_) => {
-            child.signal(Signal::SIGKILL);
-            Err(told(format!("it took longer than {} s", COLLECT_TIMEOUT.as_secs())))
+        Some(Ok(status)) if status.success() => Ok(()),
+        Some(Ok(status)) => Err(told(format!("it ended with {status}"))),
+        Some(Err(error)) => Err(told(error.to_string())),
+        None => {
+            harness::process::signal_group(pid, Signal::SIGKILL);
+            Err(told("it took too long".to_owned()))
         }
     }
 }

@@ -68,7 +68,7 @@ impl Execution {
                 self.stop.after(
                     timeouts.run_secs,
                     "run's time",
-                    &[Phase::Clone, Phase::Setup, Phase::Provider]
+                    &[Phase::Clone, Phase::Setup, Phase::Provider, Phase::Collect]
                 ),
             );
             std::future::pending::<()>().await;

@@ -21,11 +21,13 @@ pub(crate) fn not_started(reason: FailureReason, what: &str, error: &io::Error) 
 /// The harness ended without its last word. With a kill for want of memory it becomes `container_oom`.
 pub(crate) fn silent(status: std::process::ExitStatus) -> Exit {
     let code = harness::process::exit_code(status);
-    let mut exit = Failure::new(
-        FailureReason::SidecarLost,
-        format!("the harness ended without saying how ({status})"),
-    )
-    .exit();
+    // A signal comes from the provider, which is the same user: trying again would only repeat it.
+    let reason = match status.code() {
+        None => FailureReason::AgentExit,
+        Some(_) => FailureReason::SidecarLost,
+    };
+    let message = format!("the harness ended without saying how ({status})");
+    let mut exit = Failure::new(reason, message).exit();
     exit.exit_code = Some(code);
     exit
 }

@@ -51,10 +51,6 @@ impl Child {
     pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
         (&mut self.exited).await.map_err(io::Error::other)
     }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        harness::process::signal_group(self.pid, signal);
-    }
 }
 
 impl Reaper {

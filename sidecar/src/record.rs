@@ -158,3 +158,29 @@ fn now_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::event::{Phase, Stream};
+
+    use super::*;
+
+    #[test]
+    fn at_the_bound_on_output_one_event_says_so_and_the_rest_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::create(&folder.path().join("journal.jsonl")).unwrap();
+        let recorder = Recorder::new(journal);
+        let output = Event::Output {
+            phase: Phase::Provider,
+            stream: Stream::Stdout,
+            text: Some("x".repeat((1 << 16) - 1)),
+            base64: None,
+            partial: false,
+        };
+        let taken = (0..5_000).filter(|_| recorder.within_bounds(&output)).count();
+        assert_eq!(taken as u64, MAX_OUTPUT_BYTES >> 16);
+        assert_eq!(recorder.last_seq(), 1);
+        let text = "still heard".to_owned();
+        assert!(recorder.within_bounds(&Event::Notice { text }));
+    }
+}

@@ -9,6 +9,5 @@ mod container;
 mod http_git;
 mod link;
 mod output;
-mod secrets;
 mod setup;
 mod worker;

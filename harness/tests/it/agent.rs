@@ -1,0 +1,149 @@
+//! The built-in agent against a model server that misbehaves, and against scripts.
+
+use protocol::{
+    event::{Event, Exit},
+    failure::FailureReason as R,
+    spec::Endpoint,
+};
+use test_support::model::{Model, RESULT_TEXT, TEXT, TOOL_COMMAND};
+
+use crate::run::Run;
+
+fn answer(events: &[Event]) -> Option<&str> {
+    events.iter().find_map(|event| match event {
+        Event::Answer { text, .. } => Some(text.as_str()),
+        _ => None,
+    })
+}
+
+fn notices(events: &[Event]) -> usize {
+    events.iter().filter(|event| matches!(event, Event::Notice { .. })).count()
+}
+
+#[tokio::test]
+async fn text_is_the_answer_and_tools_come_before_it() {
+    let model = Model::start().await;
+    let (events, exit) = Run::model(model.base_url("text")).finish().await;
+    assert!(exit.success, "{exit:?}");
+    assert_eq!(answer(&events), Some(TEXT));
+    let body = &model.requests()[0].body;
+    assert_eq!(body["model"], "test-model");
+    assert_eq!(body["messages"][1]["content"], "the prompt");
+    assert_eq!(body["tools"].as_array().unwrap().len(), 4);
+
+    let (events, exit) = Run::model(model.base_url("tool")).finish().await;
+    assert!(exit.success, "{exit:?}");
+    assert_eq!(answer(&events), Some(RESULT_TEXT));
+    let called = events.iter().any(|event| {
+        matches!(event, Event::ToolCall { name, input, .. }
+            if name == "shell" && input["command"] == TOOL_COMMAND)
+    });
+    assert!(called, "{events:?}");
+    let used = events.iter().rev().find_map(|event| match event {
+        Event::Usage { input_tokens, output_tokens, turns, .. } => {
+            Some((*input_tokens, *output_tokens, *turns))
+        }
+        _ => None,
+    });
+    assert_eq!(used, Some((22, 14, 2)));
+    let last = &model.requests()[2].body["messages"];
+    assert_eq!(last[2]["tool_calls"][0]["id"], last[3]["tool_call_id"]);
+}
+
+async fn failure(model: &Model, scenario: &str) -> (usize, Exit) {
+    let (events, exit) = Run::model(model.base_url(scenario)).finish().await;
+    assert!(!exit.success && !format!("{events:?}{exit:?}").contains("marked-key"));
+    (notices(&events), exit)
+}
+
+#[tokio::test]
+async fn what_passes_with_time_is_tried_again() {
+    let model = Model::start().await;
+    for scenario in ["rate-limit-once", "error-once"] {
+        let (events, exit) = Run::model(model.base_url(scenario)).finish().await;
+        assert!(exit.success, "{scenario}: {exit:?}");
+        assert_eq!(notices(&events), 1);
+    }
+    let (tries, exit) = failure(&model, "rate-limit").await;
+    assert_eq!((tries, exit.reason), (4, Some(R::RateLimit)));
+}
+
+#[tokio::test]
+async fn what_does_not_pass_is_not() {
+    let model = Model::start().await;
+    for (scenario, reason) in [
+        ("unauthorized", R::AuthExpired),
+        ("quota", R::QuotaExhausted),
+        ("other", R::AgentInvocation),
+    ] {
+        let (tries, exit) = failure(&model, scenario).await;
+        assert_eq!((tries, exit.reason), (0, Some(reason)), "{scenario}");
+    }
+}
+
+#[tokio::test]
+async fn a_broken_endpoint_is_a_network_error() {
+    let model = Model::start().await;
+    let nobody = Run::model("http://127.0.0.1:1/v1".to_owned());
+    let ((_, error), (_, reset), (_, malformed), (_, refused)) = tokio::join!(
+        failure(&model, "error"),
+        failure(&model, "reset"),
+        failure(&model, "malformed"),
+        nobody.finish()
+    );
+    for exit in [error, reset, malformed, refused] {
+        assert_eq!(exit.reason, Some(R::NetworkError), "{exit:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_answer_and_a_long_tool_are_cancelled() {
+    let model = Model::start().await;
+    let run = Run::model(model.base_url("slow"));
+    let cancel = run.cancel.clone();
+    let asked = async {
+        test_support::wait::eventually("the request", || async {
+            (!model.requests().is_empty()).then_some(())
+        })
+        .await;
+        cancel.cancel();
+    };
+    let ((_, exit), ()) = tokio::join!(run.finish(), asked);
+    assert_eq!(exit.reason, Some(R::TaskCancelled));
+
+    let run =
+        Run::scripted(r#"[{"tools": [{"name": "shell", "input": {"command": "sleep 600"}}]}]"#);
+    let cancel = run.cancel.clone();
+    let stop = |event: &Event| {
+        if matches!(event, Event::ToolCall { .. }) {
+            cancel.cancel();
+        }
+    };
+    let (_, exit) = run.watch(stop).await;
+    assert_eq!(exit.reason, Some(R::TaskCancelled));
+}
+
+#[tokio::test]
+async fn bounds_end_the_run_and_are_named() {
+    let model = Model::start().await;
+    let (_, exit) = Run::model(model.base_url("tool")).bounds(1, 1_000).finish().await;
+    assert_eq!(exit.reason, Some(R::AgentLimit));
+    assert!(exit.message.contains("turns (1)"), "{}", exit.message);
+    let (_, exit) = Run::model(model.base_url("tool")).bounds(9, 10).finish().await;
+    assert!(exit.message.contains("tokens (10)"), "{}", exit.message);
+}
+
+#[tokio::test]
+async fn a_script_past_its_end_answers_with_its_last_text() {
+    let turns = r#"[{"text": "first"}, {"text": "for {{prompt}}", "tools": [
+        {"name": "nonsense", "input": {}}, {"name": "read_file", "input": {"path": "none"}}]}]"#;
+    let (events, exit) = Run::scripted(turns).finish().await;
+    assert!(exit.success);
+    assert_eq!(answer(&events), Some("for the prompt"));
+    let failed = events.iter().filter(|event| matches!(event, Event::ToolResult { ok: false, .. }));
+    assert_eq!(failed.count(), 2);
+
+    let mut run = Run::scripted("[]");
+    run.launch.harness.endpoint = Some(Endpoint::Scripted { script: "{".to_owned() });
+    assert_eq!(run.finish().await.1.reason, Some(R::AgentInvocation));
+}

@@ -1,0 +1,6 @@
+//! Providers as the sidecar drives them.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+mod agent;
+mod command;
+mod run;
