@@ -6,9 +6,12 @@ use protocol::{
     secret::Secret,
     spec::{Network, RunSpec},
 };
-use test_support::{image::docker, wait::eventually};
+use test_support::{
+    image::{self, docker},
+    wait::eventually,
+};
 
-use crate::rig::{Rig, command, container};
+use crate::rig::{Rig, SIDECAR_IMAGE, command, container};
 
 /// Planted where it must not be seen.
 const MARK: &str = "planted-secret-5f1c";
@@ -153,4 +156,26 @@ async fn ten_runs_at_once_and_every_line_of_them() {
         assert_eq!(said, expected);
     }
     rig.finish().await;
+}
+
+#[tokio::test]
+async fn an_empty_volume_in_the_sidecars_place_is_filled() {
+    let mut rig = Rig::new().await;
+    let image = format!("ozma-test:sidecar-{}", rig.config.worker_id.to_ascii_lowercase());
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("unlike-any-other"), &image).unwrap();
+    image::with_files(SIDECAR_IMAGE, folder.path(), &image);
+    let id = docker(&["image", "inspect", "--format", "{{.Id}}", &image], &[]);
+    let volume = format!("ozma-sidecar-{}", &id.trim_start_matches("sha256:")[..12]);
+    docker(&["volume", "create", &volume], &[]);
+
+    rig.config.sidecar_image.clone_from(&image);
+    rig.start().await;
+    let spec = command("true");
+    rig.plane.assign(&spec);
+    let report = rig.plane.report(&spec).await;
+    assert!(matches!(report, FromWorker::TaskCompleted(_)), "{report:?}");
+    rig.finish().await;
+    docker(&["volume", "rm", &volume], &[]);
+    image::remove(&image);
 }

@@ -25,6 +25,16 @@ use super::{Docker, Failure, failure, status};
 /// engine copies within the one call.
 const FILL_WITHIN: Duration = Duration::from_secs(30);
 
+/// On every volume that was filled here, from the moment it exists.
+const LABEL: &str = "ozma.sidecar";
+
+enum Standing {
+    Filled,
+    Absent,
+    /// Made by the engine for a container that named it just when somebody had removed it: empty.
+    Stray,
+}
+
 impl Docker {
     /// The volume's name; it is there and filled.
     pub(super) async fn sidecar_volume(&self) -> Result<String, Failure> {
@@ -34,26 +44,45 @@ impl Docker {
         let (volume, filler) = (format!("ozma-sidecar-{short}"), format!("ozma-fill-{short}"));
         let deadline = Instant::now() + FILL_WITHIN;
         loop {
-            let exists = self.exists(&volume).await?;
-            let filling = self.filling(&filler).await?;
-            if exists && !filling {
-                return Ok(volume);
-            }
-            if !filling && self.fill(&volume, &filler).await? {
-                return Ok(volume);
-            }
-            if Instant::now() >= deadline {
-                self.remove_filler(&filler).await?;
+            let standing = self.standing(&volume).await?;
+            if self.filling(&filler).await? {
+                if Instant::now() >= deadline {
+                    self.remove_filler(&filler).await?;
+                }
+            } else {
+                match standing {
+                    Standing::Filled => return Ok(volume),
+                    Standing::Absent if self.fill(&volume, &filler).await? => return Ok(volume),
+                    Standing::Absent => {}
+                    Standing::Stray => self.remove_stray(&volume, deadline).await?,
+                }
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    async fn exists(&self, volume: &str) -> Result<bool, Failure> {
+    async fn standing(&self, volume: &str) -> Result<Standing, Failure> {
         match self.client.inspect_volume(volume).await {
-            Ok(_) => Ok(true),
-            Err(error) if status(&error) == Some(404) => Ok(false),
+            Ok(found) if found.labels.contains_key(LABEL) => Ok(Standing::Filled),
+            Ok(_) => Ok(Standing::Stray),
+            Err(error) if status(&error) == Some(404) => Ok(Standing::Absent),
             Err(error) => Err(prep_failure("look for the sidecar's volume", &error)),
+        }
+    }
+
+    /// Waits, within bounds, for whoever still uses it.
+    async fn remove_stray(&self, volume: &str, deadline: Instant) -> Result<(), Failure> {
+        match self.remove_volume(volume).await {
+            Ok(()) => Ok(()),
+            Err(error) if status(&error) == Some(409) && Instant::now() < deadline => Ok(()),
+            Err(error) => Err(prep_failure("remove an empty volume of the sidecar's", &error)),
+        }
+    }
+
+    async fn remove_volume(&self, volume: &str) -> Result<(), bollard::errors::Error> {
+        match self.client.remove_volume(volume, None::<RemoveVolumeOptions>).await {
+            Err(error) if status(&error) == Some(404) => Ok(()),
+            done => done,
         }
     }
 
@@ -67,7 +96,7 @@ impl Docker {
 
     /// False when somebody else is at it.
     async fn fill(&self, volume: &str, filler: &str) -> Result<bool, Failure> {
-        let labels = HashMap::from([("ozma.sidecar".to_owned(), self.sidecar_image.clone())]);
+        let labels = HashMap::from([(LABEL.to_owned(), self.sidecar_image.clone())]);
         let mount = Mount {
             typ: Some(MountType::VOLUME),
             source: Some(volume.to_owned()),
@@ -97,7 +126,7 @@ impl Docker {
                 self.remove_filler(filler).await?;
                 if let Err(failure) = found {
                     // An empty volume would be taken for a filled one by the next run.
-                    let _ = self.client.remove_volume(volume, None::<RemoveVolumeOptions>).await;
+                    let _ = self.remove_volume(volume).await;
                     return Err(failure);
                 }
                 Ok(true)
