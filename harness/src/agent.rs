@@ -1,5 +1,5 @@
 //! The built-in agent: a model, four tools, and a loop between them, bounded by turns and tokens.
-//! The loop is the same for every model; only [`model::Model`] knows where answers come from.
+//! The loop is the same for every model; only `model::Model` knows where answers come from.
 
 mod endpoint;
 mod model;

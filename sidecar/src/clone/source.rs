@@ -63,6 +63,7 @@ impl Source {
     }
 
     /// The path of a repository on this machine.
+    #[cfg(feature = "gix")]
     pub(crate) fn local(&self) -> Option<&str> {
         self.url.strip_prefix("file://")
     }
