@@ -22,6 +22,7 @@ need() {
             busybox) is_static /bin/busybox || MISSING+=(busybox-static) ;;
             debootstrap) have debootstrap || MISSING+=(debootstrap) ;;
             postgres) postgres_installed || MISSING+=(postgresql) ;;
+            chromium) have chromium || MISSING+=(chromium) ;;
             shellcheck) have shellcheck || MISSING+=(shellcheck) ;;
             docker) have docker || MISSING+=(docker.io docker-cli) ;;
             dockerd) have dockerd || MISSING+=(docker.io iptables) ;;
