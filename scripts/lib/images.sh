@@ -104,11 +104,26 @@ debian_mirror() {
             -e 's/^deb +(\[[^]]*\] +)?([^ ]*debian\/?) .*/\2/p' | head -n 1
 }
 
+# root_folder: makes a folder that may hold devices; /tmp often may not.
+root_folder() {
+    local place folder
+    for place in /var/tmp "$STATE" /tmp; do
+        folder=$(mktemp -d "$place/ozma-base.XXXXXX") || continue
+        if mknod "$folder/null" c 1 3 2>/dev/null && : 2>/dev/null >"$folder/null"; then
+            rm "$folder/null"
+            echo "$folder"
+            return 0
+        fi
+        rm -rf "$folder"
+    done
+    return 1
+}
+
 base_from_mirror() {
     local mirror folder
     mirror=$(debian_mirror)
     [[ -n $mirror ]] && is_root && have debootstrap || return 1
-    folder=$(mktemp -d)
+    folder=$(root_folder) || return 1
     # The packages stay below the target folder, for the next time.
     mkdir -p "$STATE/packages"
     echo "making a Debian base image with debootstrap"
@@ -119,7 +134,9 @@ base_from_mirror() {
             "$folder"/usr/share/locale/* "$folder"/var/log/*
         import_image "$folder" "$BASE_IMAGE" 'CMD ["/bin/bash"]'
     fi
-    rm -rf "$folder"
+    # Where it fails half-way it may leave these mounted.
+    umount "$folder/proc" "$folder/sys" 2>/dev/null || true
+    rm -rf --one-file-system "$folder"
     image_exists "$BASE_IMAGE"
 }
 
