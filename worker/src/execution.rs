@@ -7,12 +7,11 @@ mod watch;
 use std::{sync::Arc, time::Duration};
 
 use protocol::{
-    event::{Event, Phase},
+    event::Phase,
     failure::FailureReason,
     spec::{ProviderKind, RunSpec},
 };
 use service::backoff::Backoff;
-use tokio::time::Instant;
 
 pub(crate) use self::report::Report;
 use self::watch::Watch;
@@ -20,7 +19,8 @@ use crate::{
     backend::Failure,
     executions::{Context, Held, Stop},
     home::{Home, Record},
-    sidecar_link::SidecarLink,
+    phase::PhaseTimer,
+    sidecar_link::{Assignment, SidecarLink},
 };
 
 /// How long a worker that is going waits for the plane to store a report.
@@ -131,14 +131,8 @@ async fn begin<'a>(
         Failure::new(FailureReason::WorkspaceSetup, format!("could not begin: {error:#}"))
     })?;
     let container = PhaseTimer::start(held, Phase::Container);
-    let started = start(context, held, home, spec).await;
-    match started {
-        Ok(link) => Ok(Watch::begun(context, held, home, link, &record, container)),
-        Err(end) => {
-            container.finish(held, false);
-            Err(end)
-        }
-    }
+    let link = start(context, held, home, spec, container).await?;
+    Ok(Watch::begun(context, held, home, link, &record))
 }
 
 async fn start(
@@ -146,20 +140,29 @@ async fn start(
     held: &Arc<Held>,
     home: &Home,
     spec: RunSpec,
+    container: PhaseTimer,
 ) -> Result<SidecarLink, End> {
     let _turn = tokio::select! {
         turn = context.starts.acquire() => turn,
-        stop = held.stopped(None) => return Err(stop.into()),
+        stop = held.stopped(None) => {
+            container.finish(held, false);
+            return Err(stop.into());
+        }
     };
-    let link = SidecarLink::listen(&context.life, held.clone(), home.clone(), Some(spec.clone()));
+    let assignment = Assignment { spec: spec.clone(), container };
+    let link = SidecarLink::listen(&context.life, held.clone(), home.clone(), Some(assignment));
     let link = link.map_err(|error| {
         Failure::new(FailureReason::SidecarPrep, format!("could not begin: {error:#}"))
     })?;
     // Not dropped half way, even by a stop: a container must not appear after its removal.
-    context.backend.start(&spec, home).await?;
-    match held.stop_now() {
-        Some(stop) => Err(stop.into()),
-        None => Ok(link),
+    let started = context.backend.start(&spec, home).await.map_err(End::from);
+    let stopped = held.stop_now().map_or(Ok(()), |stop| Err(stop.into()));
+    match started.and(stopped) {
+        Ok(()) => Ok(link),
+        Err(end) => {
+            link.container_ended(false);
+            Err(end)
+        }
     }
 }
 
@@ -223,23 +226,5 @@ async fn remove(context: &Context, held: &Held, home: &Home) {
     }
     if let Err(error) = home.remove() {
         tracing::error!(execution.id = %held.execution_id, error = %error, "the folder of {} could not be removed", held.execution_id);
-    }
-}
-
-/// Tells when a phase begins and ends.
-struct PhaseTimer {
-    phase: Phase,
-    since: Instant,
-}
-
-impl PhaseTimer {
-    fn start(held: &Held, phase: Phase) -> Self {
-        held.say(&Event::PhaseStarted { phase });
-        Self { phase, since: Instant::now() }
-    }
-
-    fn finish(self, held: &Held, ok: bool) {
-        let duration_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        held.say(&Event::PhaseFinished { phase: self.phase, duration_ms, ok });
     }
 }

@@ -11,6 +11,7 @@ mod lines;
 mod link;
 mod metrics;
 mod output;
+mod phase;
 pub mod probe;
 mod scrape;
 mod sidecar_link;

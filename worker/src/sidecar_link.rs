@@ -20,7 +20,7 @@ use service::lifecycle::Lifecycle;
 use tokio::{net::UnixListener, sync::watch, task::JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{executions::Held, home::Home};
+use crate::{executions::Held, home::Home, phase::PhaseTimer, sync::lock};
 
 /// Connections at the same time; the next one waits in the kernel's queue.
 const MAX_CONNECTIONS: usize = 4;
@@ -39,6 +39,13 @@ pub(crate) struct Contact {
     pub(crate) flooding: bool,
 }
 
+/// What is new with an execution of this life of the worker.
+pub(crate) struct Assignment {
+    pub(crate) spec: RunSpec,
+    /// Runs until the sidecar's first word.
+    pub(crate) container: PhaseTimer,
+}
+
 pub(crate) struct SidecarLink {
     shared: Arc<Shared>,
     /// Closes the socket when the execution is over.
@@ -51,6 +58,8 @@ struct Shared {
     key: Secret,
     /// Handed out until the sidecar has shown that it has it, then forgotten.
     assignment: Mutex<Option<Box<RunSpec>>>,
+    /// Ends at the first hello, here and not by whoever watches: every event of the sidecar's comes after it.
+    container: Mutex<Option<PhaseTimer>>,
     contact: watch::Sender<Contact>,
     exit: watch::Sender<Option<Exit>>,
     cancel: watch::Sender<Option<Cancel>>,
@@ -66,15 +75,20 @@ impl SidecarLink {
         life: &Lifecycle,
         held: Arc<Held>,
         home: Home,
-        assignment: Option<RunSpec>,
+        assignment: Option<Assignment>,
     ) -> anyhow::Result<Self> {
         let key = home.key()?;
         let listener = socket::listen(&home.sock()).context("listen for the sidecar")?;
+        let (spec, container) = match assignment {
+            Some(Assignment { spec, container }) => (Some(Box::new(spec)), Some(container)),
+            None => (None, None),
+        };
         let shared = Arc::new(Shared {
             held,
             home,
             key,
-            assignment: Mutex::new(assignment.map(Box::new)),
+            assignment: Mutex::new(spec),
+            container: Mutex::new(container),
             contact: watch::Sender::default(),
             exit: watch::Sender::new(None),
             cancel: watch::Sender::new(None),
@@ -100,6 +114,11 @@ impl SidecarLink {
         self.shared.ended(exit);
     }
 
+    /// Ends the container's phase, unless the sidecar's first word has ended it already.
+    pub(crate) fn container_ended(&self, ok: bool) {
+        self.shared.container_ended(ok);
+    }
+
     /// Tells the sidecar to stop, now and on every connection from now on. The first cause stays.
     pub(crate) fn cancel(&self, cause: StopCause, grace_ms: u64) {
         self.shared.cancel.send_if_modified(|cancel| {
@@ -111,6 +130,12 @@ impl SidecarLink {
 }
 
 impl Shared {
+    fn container_ended(&self, ok: bool) {
+        if let Some(container) = lock(&self.container).take() {
+            container.finish(&self.held, ok);
+        }
+    }
+
     fn ended(&self, exit: Exit) {
         self.save(&exit);
         self.exit.send_replace(Some(exit));

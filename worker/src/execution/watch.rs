@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use protocol::{
-    event::{Event, EventLine, Exit, Phase},
+    event::{Event, EventLine, Exit},
     failure::FailureReason,
     limits::MAX_SIDECAR_LINE_BYTES,
     sidecar::StopCause,
@@ -11,7 +11,7 @@ use protocol::{
 use tokio::time::Instant;
 
 use super::{
-    End, PhaseTimer,
+    End,
     report::{Known, died},
 };
 use crate::{
@@ -42,8 +42,6 @@ pub(super) struct Watch<'a> {
     home: &'a Home,
     link: SidecarLink,
     known: Known,
-    /// Runs until the sidecar's first word.
-    container: Option<PhaseTimer>,
     contact_by: Option<Instant>,
     /// The worker's own end to the run's time; the sidecar's comes earlier.
     backstop: Instant,
@@ -57,7 +55,6 @@ impl<'a> Watch<'a> {
         home: &'a Home,
         link: SidecarLink,
         record: &Record,
-        container: PhaseTimer,
     ) -> Self {
         let grace = Duration::from_millis(context.grace_ms);
         let passed = context.clock.now_ms().saturating_sub(record.started_ms);
@@ -66,7 +63,6 @@ impl<'a> Watch<'a> {
         let known = Known { memory_bytes: record.memory_bytes, ..Known::default() };
         Self {
             known,
-            container: Some(container),
             contact_by: Some(Instant::now() + CONTACT_WITHIN),
             backstop: Instant::now() + time + grace + COLLECT_WITHIN,
             kill_by: None,
@@ -84,10 +80,7 @@ impl<'a> Watch<'a> {
         link: SidecarLink,
         record: &Record,
     ) -> Self {
-        let timer = PhaseTimer { phase: Phase::Container, since: Instant::now() };
-        let mut watch = Self::begun(context, held, home, link, record, timer);
-        // Told in the earlier life, or lost with it.
-        watch.container = None;
+        let mut watch = Self::begun(context, held, home, link, record);
         watch.known.adopted = true;
         watch
     }
@@ -131,9 +124,6 @@ impl<'a> Watch<'a> {
                         self.kill_for(FailureReason::SidecarLost, message).await;
                     } else if seen.ever || changed.is_err() {
                         self.contact_by = None;
-                        if let Some(container) = self.container.take() {
-                            container.finish(self.held, true);
-                        }
                     }
                 }
                 () = tokio::time::sleep_until(deadline) => self.overdue().await,
@@ -205,6 +195,7 @@ impl<'a> Watch<'a> {
             let _ = contact.wait_for(|contact| !contact.now).await;
         };
         let _ = tokio::time::timeout(READ_REST_WITHIN, rest).await;
+        self.link.container_ended(false);
         if (self.known.adopted || self.link.exit().borrow().is_none()) && ended.began {
             tokio::select! {
                 () = self.read_journal() => {}
@@ -232,9 +223,7 @@ impl<'a> Watch<'a> {
         if self.known.exit.is_none() {
             self.known.exit = self.exit();
         }
-        if let Some(container) = self.container.take() {
-            container.finish(self.held, self.known.exit.is_some());
-        }
+        self.link.container_ended(self.known.exit.is_some());
         if let Some(stop) = self.held.stop_now() {
             if stop == Stop::Superseded {
                 return End::Superseded;

@@ -60,6 +60,7 @@ async fn talk(
         .context("no hello")??;
     let Some(FromSidecar::Hello(hello)) = hello else { bail!("the first line is not a hello") };
     let answer = admit(&hello, shared)?;
+    shared.container_ended(true);
 
     // From here on it is the sidecar; an older connection of its ends.
     let mut newest = shared.newest.subscribe();

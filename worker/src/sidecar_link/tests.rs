@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use protocol::{
-    event::{Event, EventLine},
+    event::{Event, EventLine, Phase},
     limits::MAX_SIDECAR_LINE_BYTES,
+    link::FromWorker,
     sidecar::{FromSidecar, SidecarHello, ToSidecar},
 };
 use service::clock::Clock;
@@ -26,7 +27,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(assignment: Option<RunSpec>) -> Self {
+    fn new(spec: Option<RunSpec>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let record = Record {
             run_id: "run".parse().unwrap(),
@@ -42,6 +43,10 @@ impl Bench {
         let held = Held::new(record.run_id, record.execution_id, Clock::system(), wake, true);
         let held = Arc::new(held);
         let life = Lifecycle::new();
+        let assignment = spec.map(|spec| {
+            let container = PhaseTimer::start(&held, Phase::Container);
+            Assignment { spec, container }
+        });
         let link = SidecarLink::listen(&life, held.clone(), home.clone(), assignment).unwrap();
         Self { link, held, home, _folder: folder }
     }
@@ -116,6 +121,25 @@ async fn the_assignment_is_given_until_it_is_had_and_the_key_is_asked_for_then()
     let Some(ToSidecar::Resume(from)) = answer else { panic!("{answer:?}") };
     assert_eq!(from.seq, 1);
     assert!(is_closed(first).await, "two connections at once");
+}
+
+#[tokio::test]
+async fn the_container_phase_ends_before_the_sidecars_first_event() {
+    let bench = Bench::new(Some(spec()));
+    let (mut stream, _) = bench.hello(None).await;
+    say(&mut stream, &notice(1)).await;
+    while bench.held.outbox.sidecar_received() < 1 {
+        tokio::task::yield_now().await;
+    }
+    let mut kinds = Vec::new();
+    while let Some(message) = bench.held.outbox.next() {
+        let FromWorker::Events(batch) = message else { panic!("{message:?}") };
+        kinds.extend(batch.events.into_iter().map(|line| line.kind));
+    }
+    assert_eq!(kinds, ["phase_started", "phase_finished", "notice"]);
+    // Said once, whoever else notices the end.
+    bench.link.container_ended(false);
+    assert!(bench.held.outbox.next().is_none());
 }
 
 #[tokio::test]

@@ -63,6 +63,26 @@ async fn a_run_is_claimed_told_reported_and_removed() {
 }
 
 #[tokio::test]
+async fn a_watcher_sees_the_phases_one_after_the_other() {
+    let rig = Rig::docker().await;
+    let spec = command("true");
+    rig.plane.assign(&spec);
+    rig.plane.report(&spec).await;
+    let mut open = None;
+    for event in rig.plane.arrived(&spec) {
+        match event {
+            Event::PhaseStarted { phase } => {
+                assert_eq!(open.replace(phase), None, "{phase:?} began within another");
+            }
+            Event::PhaseFinished { phase, .. } => assert_eq!(open.take(), Some(phase)),
+            Event::Exit(_) => assert_eq!(open, None),
+            _ => {}
+        }
+    }
+    rig.finish().await;
+}
+
+#[tokio::test]
 async fn a_provider_has_no_privileges_and_no_way_to_the_worker() {
     let rig = Rig::docker().await;
     let mut spec = command(

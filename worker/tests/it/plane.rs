@@ -44,6 +44,8 @@ pub(crate) struct Seen {
     pub(crate) heartbeat: Option<Heartbeat>,
     pub(crate) reports: HashMap<ExecutionId, FromWorker>,
     events: HashMap<(ExecutionId, EventSource), Vec<EventLine>>,
+    /// Events in the order in which they came, of both sources.
+    arrived: Vec<(ExecutionId, EventLine)>,
     /// Executions the plane believes no longer.
     over: HashSet<ExecutionId>,
     assigned: HashMap<ExecutionId, RunSpec>,
@@ -153,6 +155,13 @@ impl Plane {
         let seen = self.seen();
         let lines = seen.events.get(&(spec.execution_id.clone(), source));
         lines.into_iter().flatten().filter_map(EventLine::event).collect()
+    }
+
+    /// The events of both sources, as a watcher sees them.
+    pub(crate) fn arrived(&self, spec: &RunSpec) -> Vec<Event> {
+        let seen = self.seen();
+        let own = seen.arrived.iter().filter(|(id, _)| *id == spec.execution_id);
+        own.filter_map(|(_, line)| line.event()).collect()
     }
 
     /// Everything the run printed so far.
@@ -288,11 +297,13 @@ fn take(message: FromWorker, shared: &Shared) -> Vec<ToWorker> {
         FromWorker::Heartbeat(heartbeat) => seen.heartbeat = Some(heartbeat),
         FromWorker::Events(batch) => {
             let key = (batch.execution_id.clone(), batch.source);
-            let lines = seen.events.entry(key).or_default();
+            let Seen { events, arrived, .. } = &mut *seen;
+            let lines = events.entry(key).or_default();
             for line in batch.events {
                 let next = lines.len() as u64 + 1;
                 assert!(line.seq <= next, "a gap: {} after {}", line.seq, next - 1);
                 if line.seq == next {
+                    arrived.push((batch.execution_id.clone(), line.clone()));
                     lines.push(line);
                 }
             }
