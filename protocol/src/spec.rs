@@ -183,7 +183,8 @@ pub enum Network {
     None,
 }
 
-/// Seconds a phase may take; over it the run fails with `task_timeout`, naming the phase.
+/// Seconds a phase may take. Over it the run fails: with `image_pull`, which is tried again elsewhere, where the
+/// image was not had in time, else with `task_timeout`; the message names the phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Timeouts {
