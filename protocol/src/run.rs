@@ -169,7 +169,9 @@ impl Standing {
             }
             (state, fact) => return Err(IllegalTransition { state, fact }),
         };
-        Ok(Self { state, cancelling: false })
+        // The wish to stop goes on while the execution does: forgotten, the run would be tried again.
+        let goes_on = matches!(state, S::Claimed | S::Inprogress);
+        Ok(Self { state, cancelling: self.cancelling && goes_on })
     }
 }
 
