@@ -4,6 +4,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use protocol::{
+    failure::FailureReason,
+    limits::MAX_FRAME_BYTES,
     link::{StockTask, TaskAssignment, TaskCancellation, TaskDefinition, ToWorker},
     secret::Secret,
     spec::RunSpec,
@@ -87,17 +89,12 @@ async fn fill(core: &Core, connection: &Connection, most: u32) -> Result<usize, 
     for run in claimed {
         let (run_id, execution_id) = (run.run_id.clone(), run.execution_id.clone());
         core.wake.run(&run_id);
-        let assignment = assignment(core, connection.dialect, run);
-        let sent = match assignment {
-            Ok(assignment) => connection.send(ToWorker::TaskAssignment(Box::new(assignment))),
-            Err(error) => {
-                tracing::error!(run.id = %run_id, error = %error, "run {run_id} cannot be assigned");
-                let report = Report::Failed {
-                    reason: protocol::failure::FailureReason::Unknown,
-                    message: format!("the plane could not make the assignment: {error}"),
-                    exit_code: None,
-                    peak_memory_bytes: None,
-                };
+        let sent = match assignment_frame(core, connection.dialect, run) {
+            Ok(frame) => connection.send(frame),
+            Err((reason, message)) => {
+                tracing::error!(run.id = %run_id, error = message, "run {run_id} cannot be assigned");
+                let report =
+                    Report::Failed { reason, message, exit_code: None, peak_memory_bytes: None };
                 reports::record(core, &execution_id, None, &report).await?;
                 continue;
             }
@@ -127,6 +124,27 @@ async fn cancel_pass(core: &Core) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// The assignment as it goes out. One that no frame holds would end the connection of every worker it is handed
+/// to, again and again: it fails instead.
+fn assignment_frame(
+    core: &Core,
+    dialect: Dialect,
+    run: Claimed,
+) -> Result<ToWorker, (FailureReason, String)> {
+    let assignment = assignment(core, dialect, run).map_err(|error| {
+        (FailureReason::Unknown, format!("the plane could not make the assignment: {error}"))
+    })?;
+    let frame = ToWorker::TaskAssignment(Box::new(assignment));
+    let size = frame.to_json().len();
+    if size > MAX_FRAME_BYTES {
+        let message = format!(
+            "prompt and environment together are a message of {size} bytes; {MAX_FRAME_BYTES} are the most"
+        );
+        return Err((FailureReason::AgentInvocation, message));
+    }
+    Ok(frame)
 }
 
 fn assignment(core: &Core, dialect: Dialect, run: Claimed) -> Result<TaskAssignment, StoreError> {

@@ -17,7 +17,7 @@ use crate::{
     store::{EnvironmentRow, StoreError, from_json, json},
 };
 
-/// The most one listing shows; more are reached by id only.
+/// The most one listing shows, and no more than about 32 MiB of them; others are reached by id only.
 pub const MAX_LISTED: u32 = 1_000;
 
 /// What every kept seal is bound to that belongs to no environment.

@@ -21,6 +21,9 @@ use crate::{
 /// What a reading socket holds before there is a message; a thousand idle workers cost 4 MB and not 128.
 const READ_BUFFER_BYTES: usize = 4 << 10;
 
+/// Executions one `hello` or heartbeat may name; more than any worker runs. The rest is not looked at.
+const MAX_EXECUTIONS: usize = 10_000;
+
 /// How long a connection counts as there after it was last heard of.
 const SEEN_FOR_MS: i64 = 120_000;
 

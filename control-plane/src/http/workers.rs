@@ -11,7 +11,6 @@ use protocol::{
         workers::{ConnectedWorker, ConnectedWorkers, WorkerList, WorkerView},
     },
     ids::WorkerId,
-    limits::MAX_FRAME_BYTES,
 };
 
 use super::{
@@ -61,14 +60,11 @@ pub(super) async fn connect_worker(
         Err(refusal) => return Err(ApiError::Status(refusal.into_response().status())),
     };
     let core = std::sync::Arc::clone(&app.core);
-    let upgrade = upgrade.max_message_size(MAX_FRAME_BYTES).max_frame_size(MAX_FRAME_BYTES);
-    Ok(upgrade.on_upgrade(move |socket| link::serve_worker(core, socket, worker)))
+    Ok(link::bounded(upgrade).on_upgrade(move |socket| link::serve_worker(core, socket, worker)))
 }
 
 async fn connected(app: &AppState) -> Result<Vec<ConnectionRow>, ApiError> {
-    let since = app.core.now() - crate::core::millis(app.core.settings.stock_lease);
-    let rows = app.core.store.connections(since).await;
-    rows.map_err(|error| ApiError::store(error, "worker"))
+    link::connected(&app.core).await.map_err(|error| ApiError::store(error, "worker"))
 }
 
 fn view(row: ConnectionRow) -> Option<WorkerView> {

@@ -2,16 +2,20 @@
 
 use std::sync::atomic::Ordering;
 
-use protocol::limits::MAX_EVENTS_PER_FRAME;
-use protocol::link::{Ack, Events, FromWorker, Heartbeat, ReportAck, ToWorker};
+use protocol::{
+    ids::ExecutionId,
+    limits::MAX_EVENTS_PER_FRAME,
+    link::{Ack, Events, FromWorker, Heartbeat, ReportAck, ToWorker},
+};
 
 use super::{
-    executions,
+    MAX_EXECUTIONS, executions,
     registry::{Connection, Dialect},
 };
 use crate::{
     core::{Core, millis},
-    store::{Ending, Ingested, StoreError},
+    reports,
+    store::{Ending, Ingested, Report, StoreError},
 };
 
 /// How often a connection's row is written; it counts as there for four times as long.
@@ -122,19 +126,42 @@ async fn heartbeat(
         core.wake.queue();
     }
     let until = core.now() + millis(core.settings.lease);
-    for ids in beat.executions.chunks(RENEWED_AT_ONCE) {
+    let held = &beat.executions[..beat.executions.len().min(MAX_EXECUTIONS)];
+    for ids in held.chunks(RENEWED_AT_ONCE) {
         let renewed = core.store.renew(&connection.worker_id, ids, until).await?;
         for id in ids.iter().filter(|id| !renewed.contains(id)) {
-            let ending = core.store.execution(id).await?.and_then(|row| row.ending);
-            let execution_id = id.clone();
-            if ending == Some(Ending::Reported) {
-                // The acknowledgement of its report was lost.
-                connection.send(ToWorker::ReportAck(ReportAck { execution_id }));
-            } else {
-                core.counters.superseded.add(1);
-                connection.send(ToWorker::Stop(ReportAck { execution_id }));
+            if !not_renewed(core, connection, id, until).await? {
+                return Ok(());
             }
         }
     }
     Ok(())
+}
+
+/// A worker names an execution whose lease it cannot renew. False when its connection is gone.
+async fn not_renewed(
+    core: &Core,
+    connection: &Connection,
+    id: &ExecutionId,
+    lease_until: i64,
+) -> Result<bool, StoreError> {
+    let row = core.store.execution(id).await?;
+    let of_worker = row.filter(|row| row.worker_id == connection.worker_id);
+    let execution_id = id.clone();
+    Ok(match of_worker.map(|row| row.ending) {
+        // It holds what it was handed: that is as good as `task_claimed`, should that have been lost.
+        Some(None) => {
+            let claimed = Report::Claimed { lease_until };
+            reports::record(core, id, Some(&connection.worker_id), &claimed).await?;
+            true
+        }
+        // The acknowledgement of its report was lost.
+        Some(Some(Ending::Reported)) => {
+            connection.send(ToWorker::ReportAck(ReportAck { execution_id }))
+        }
+        _ => {
+            core.counters.superseded.add(1);
+            connection.send(ToWorker::Stop(ReportAck { execution_id }))
+        }
+    })
 }

@@ -9,15 +9,15 @@ use protocol::{
 };
 use tokio::sync::mpsc;
 
-use super::registry::{Connection, Dialect};
+use super::{
+    MAX_EXECUTIONS,
+    registry::{Connection, Dialect},
+};
 use crate::{
     core::{Core, millis},
     reports,
     store::{ConnectionRow, Report, StoreError, clean},
 };
-
-/// Executions one `hello` may name; more than any worker runs. The rest is told to stop.
-const MAX_EXECUTIONS: usize = 10_000;
 
 /// Longest name a worker may give its process, backend or version; the rest is cut.
 const MAX_NAME_CHARS: usize = 128;
@@ -29,7 +29,8 @@ pub(super) async fn ozma(
     hello: &Hello,
     outgoing: mpsc::Sender<ToWorker>,
 ) -> Result<Arc<Connection>, StoreError> {
-    let instance = name(&hello.instance_id);
+    // Within its worker's name, so that no worker can speak for another's process. A name has no line break.
+    let instance = format!("{worker_id}\n{}", name(&hello.instance_id));
     // The older connection takes no assignment from here on, so that none is lost between the two.
     for older in core.workers.of_instance(&instance) {
         older.closing.cancel();

@@ -18,7 +18,19 @@ use super::{
 use crate::scope::Scope;
 
 /// Artifacts of one execution; a further one is left out, with a notice.
-const MAX_ARTIFACTS: i64 = 1_000;
+const MAX_ARTIFACTS: u32 = 1_000;
+
+/// What an artifact says of itself, in bytes of JSON; one that says more is left out, with a notice.
+const MAX_DESCRIPTION_BYTES: usize = 16 << 10;
+
+/// What a part counts at least, so that rows have a bound as bytes do.
+const LEAST_PART_BYTES: u64 = 4 << 10;
+
+/// Where further parts of one execution are thrown away: the bound on content, and the last part of each.
+const MAX_PARTS_BYTES: u64 = MAX_ARTIFACTS_BYTES + MAX_ARTIFACTS as u64 * LEAST_PART_BYTES;
+
+/// How much of a name a notice repeats.
+const NAME_CHARS: usize = 200;
 
 /// An artifact without its content.
 #[derive(Debug, Clone)]
@@ -131,11 +143,11 @@ impl Tx {
         const SQL: &str = "insert into artifact_parts (execution_id, artifact_uid, part, content)
              values ($1, $2, $3, $4) on conflict do nothing";
         let Ok(content) = STANDARD.decode(base64) else { return Ok(()) };
-        let size = content.len() as u64;
+        let size = (content.len() as u64).max(LEAST_PART_BYTES);
         let parts = MAX_ARTIFACT_BYTES.div_ceil(ARTIFACT_PART_BYTES as u64);
         if content.len() > ARTIFACT_PART_BYTES
             || u64::from(index) >= parts
-            || execution.artifact_bytes + size > MAX_ARTIFACTS_BYTES
+            || execution.artifact_bytes + size > MAX_PARTS_BYTES
         {
             return Ok(());
         }
@@ -160,67 +172,92 @@ impl Tx {
         now: i64,
     ) -> Result<Result<(), String>, StoreError> {
         const COUNT: &str = "select count(*) from artifacts where execution_id = $1";
+        const TAKEN: &str = "select count(*) from artifacts where uid = $1";
         const INSERT: &str = "insert into artifacts
              (uid, run_id, owner, execution_id, artifact_type, created_at, data)
              values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing";
         let left_out = |why: &str| {
             let name = artifact.filename.as_deref().unwrap_or(artifact.artifact_uid.as_str());
+            let name: String = name.chars().take(NAME_CHARS).collect();
             Ok(Err(format!("artifact {name} left out: {why}")))
         };
+        let data = json(artifact);
+        if data.len() > MAX_DESCRIPTION_BYTES {
+            return left_out("what it says of itself is too long");
+        }
+        let uid = artifact.artifact_uid.as_str();
+        let (count, taken): (i64, i64) = on_tx!(self, |db| (
+            sqlx::query_scalar(COUNT).bind(execution.id.as_str()).fetch_one(&mut *db).await?,
+            sqlx::query_scalar(TAKEN).bind(uid).fetch_one(db).await?,
+        ));
+        if count >= i64::from(MAX_ARTIFACTS) {
+            return left_out("there are too many");
+        }
+        if taken > 0 {
+            return left_out("its uid is taken");
+        }
         match artifact.artifact_type.as_str() {
+            "FILE" if artifact.filename.is_none() => return left_out("it has no name"),
             "FILE" => {
-                if artifact.filename.is_none() {
-                    return left_out("it has no name");
-                }
-                let (size, digest) = self.digest(execution, &artifact.artifact_uid).await?;
-                if artifact.size_bytes != Some(size) || artifact.sha256.as_ref() != Some(&digest) {
+                if !self.is_whole(execution, artifact).await? {
                     return left_out("its content did not arrive whole");
                 }
             }
             "PULL_REQUEST" if artifact.url.is_some() && artifact.branch.is_some() => {}
             _ => return left_out("its type is not known or lacks something"),
         }
-        let count: i64 = on_tx!(self, |db| sqlx::query_scalar(COUNT)
-            .bind(execution.id.as_str())
-            .fetch_one(db)
-            .await)?;
-        if count >= MAX_ARTIFACTS {
-            return left_out("there are too many");
-        }
         let kept = on_tx!(self, |db| sqlx::query(INSERT)
-            .bind(artifact.artifact_uid.as_str())
+            .bind(uid)
             .bind(head.id.as_str())
             .bind(head.owner.as_str())
             .bind(execution.id.as_str())
             .bind(&artifact.artifact_type)
             .bind(now)
-            .bind(json(artifact))
+            .bind(data)
             .execute(db)
             .await
             .map(|done| done.rows_affected()))?;
         if kept == 1 { Ok(Ok(())) } else { left_out("its uid is taken") }
     }
 
-    /// Size and hex SHA-256 of the parts in order, one part in memory at a time.
-    async fn digest(
+    /// Whether the parts add up to the content promised. Parts that do not are thrown away, so that nobody can
+    /// have the same ones read again and again.
+    async fn is_whole(
         &mut self,
         execution: &ExecutionRow,
-        uid: &ArtifactUid,
-    ) -> Result<(u64, String), StoreError> {
+        artifact: &Artifact,
+    ) -> Result<bool, StoreError> {
+        const SIZE: &str = "select cast(coalesce(sum(length(content)), 0) as bigint)
+             from artifact_parts where execution_id = $1 and artifact_uid = $2";
+        const DROP: &str =
+            "delete from artifact_parts where execution_id = $1 and artifact_uid = $2";
+        let (id, uid) = (execution.id.as_str(), artifact.artifact_uid.as_str());
+        let size: i64 =
+            on_tx!(self, |db| sqlx::query_scalar(SIZE).bind(id).bind(uid).fetch_one(db).await)?;
+        if artifact.size_bytes == u64::try_from(size).ok()
+            && artifact.sha256.as_ref() == Some(&self.digest(execution, uid).await?)
+        {
+            return Ok(true);
+        }
+        on_tx!(self, |db| sqlx::query(DROP).bind(id).bind(uid).execute(db).await.map(|_| ()))?;
+        Ok(false)
+    }
+
+    /// Hex SHA-256 of the parts in order, one part in memory at a time.
+    async fn digest(&mut self, execution: &ExecutionRow, uid: &str) -> Result<String, StoreError> {
         use futures_util::TryStreamExt;
         const SQL: &str = "select content from artifact_parts
              where execution_id = $1 and artifact_uid = $2 order by part";
-        let (mut size, mut hash) = (0, Sha256::new());
+        let mut hash = Sha256::new();
         on_tx!(self, |db| {
             let mut parts = sqlx::query_scalar::<_, Vec<u8>>(SQL)
                 .bind(execution.id.as_str())
-                .bind(uid.as_str())
+                .bind(uid)
                 .fetch(db);
             while let Some(part) = parts.try_next().await? {
-                size += part.len() as u64;
                 hash.update(&part);
             }
         });
-        Ok((size, hex::encode(hash.finalize())))
+        Ok(hex::encode(hash.finalize()))
     }
 }

@@ -1,9 +1,13 @@
 //! Environments as rows: a specification as JSON, values sealed. Sealing and meaning are one level up.
 
+use futures_util::TryStreamExt;
 use protocol::ids::{EnvironmentId, TenantId};
 
 use super::{Store, StoreError, on_pool, on_tx, parse};
 use crate::scope::Scope;
+
+/// Where a listing ends although more would fit its limit: commands and values are long.
+const MAX_LIST_BYTES: usize = 32 << 20;
 
 /// An environment as it is stored.
 #[derive(Debug, Clone)]
@@ -89,7 +93,7 @@ impl Store {
         .try_into()
     }
 
-    /// What the caller may see, the newest change first.
+    /// What the caller may see, the newest change first: at most `limit`, and about [`MAX_LIST_BYTES`].
     pub async fn environments(
         &self,
         scope: &Scope,
@@ -99,15 +103,23 @@ impl Store {
              from environments
              where ($1 = 1 or global = 1 or owner = $2)
              order by updated_at desc, id desc limit $3";
-        on_pool!(self, |db| sqlx::query_as::<_, Row>(SQL)
-            .bind(scope.sees_all())
-            .bind(scope.owner().as_str())
-            .bind(i64::from(limit))
-            .fetch_all(db)
-            .await)?
-        .into_iter()
-        .map(EnvironmentRow::try_from)
-        .collect()
+        let mut listed = Vec::new();
+        let mut bytes = 0;
+        on_pool!(self, |db| {
+            let mut rows = sqlx::query_as::<_, Row>(SQL)
+                .bind(scope.sees_all())
+                .bind(scope.owner().as_str())
+                .bind(i64::from(limit))
+                .fetch(db);
+            while let Some(row) = rows.try_next().await? {
+                bytes += row.spec.len() + row.env_sealed.as_ref().map_or(0, Vec::len);
+                listed.push(EnvironmentRow::try_from(row)?);
+                if bytes > MAX_LIST_BYTES {
+                    break;
+                }
+            }
+        });
+        Ok(listed)
     }
 
     /// How many this tenant owns.

@@ -125,11 +125,14 @@ impl Tx {
         lease_until: i64,
         now: i64,
     ) -> Result<(), StoreError> {
-        // A sidecar that speaks proves that the worker took the run, should its word have been lost.
-        if source == EventSource::Sidecar
-            && matches!(head.standing.state, RunState::Pending | RunState::Claimed)
-        {
-            self.advance(&mut head, Fact::Started, &Change::default(), now).await?;
+        // Whoever speaks of it has it, should `task_claimed` have been lost.
+        let proven = match (source, head.standing.state) {
+            (EventSource::Worker, RunState::Pending) => Some(Fact::Claimed),
+            (EventSource::Sidecar, RunState::Pending | RunState::Claimed) => Some(Fact::Started),
+            _ => None,
+        };
+        if let Some(fact) = proven {
+            self.advance(&mut head, fact, &Change::default(), now).await?;
         }
         let mut batch = Batch { lines: Vec::new(), answer: None, phases_changed: false };
         for line in fresh {
@@ -161,7 +164,8 @@ impl Tx {
         batch: &mut Batch,
         now: i64,
     ) -> Result<(), StoreError> {
-        let data = line.data.get();
+        let notice;
+        let mut told = line;
         match line.kind.as_str() {
             // Only the plane says where a run stands.
             "state" => return Ok(()),
@@ -175,8 +179,8 @@ impl Tx {
                 if let Some(Event::Artifact(artifact)) = line.event()
                     && let Err(why) = self.keep_artifact(head, execution, &artifact, now).await?
                 {
-                    batch.push_event(line.at_ms, &Event::Notice { text: why });
-                    return Ok(());
+                    notice = EventLine::new(0, line.at_ms, &Event::Notice { text: why });
+                    told = &notice;
                 }
             }
             "phase_finished" => {
@@ -193,36 +197,10 @@ impl Tx {
                     batch.answer = Some(clean(&text[..end]));
                 }
             }
-            "exit" => {
-                batch.push(line.at_ms, "exit", data);
-                return Ok(());
-            }
             kind if !well_formed(kind) => return Ok(()),
             _ => {}
         }
-        let full =
-            execution.stored_events > MAX_EVENTS || execution.stored_bytes > MAX_STORED_BYTES;
-        if full {
-            return Ok(());
-        }
-        execution.stored_events += 1;
-        execution.stored_bytes += data.len() as u64;
-        let over = if execution.stored_events > MAX_EVENTS {
-            Some(("events", MAX_EVENTS))
-        } else if execution.stored_bytes > MAX_STORED_BYTES {
-            Some(("bytes of events", MAX_STORED_BYTES))
-        } else if data.len() > MAX_SIDECAR_LINE_BYTES {
-            Some(("an event", MAX_SIDECAR_LINE_BYTES as u64))
-        } else {
-            None
-        };
-        match over {
-            Some((what, limit)) => {
-                let what = what.to_owned();
-                batch.push_event(line.at_ms, &Event::Truncated { what, limit });
-            }
-            None => batch.push(line.at_ms, &line.kind, data),
-        }
+        execution.tell(told, batch);
         Ok(())
     }
 
@@ -273,8 +251,86 @@ impl Tx {
     }
 }
 
+impl ExecutionRow {
+    /// Puts an event among those to store, while there is room for it. The end is told whatever came before it:
+    /// it has a little room of its own.
+    fn tell(&mut self, line: &EventLine, batch: &mut Batch) {
+        const LINE: u64 = MAX_SIDECAR_LINE_BYTES as u64;
+        let size = line.data.get().len() as u64;
+        let exit = line.kind == "exit";
+        let (events, bytes) = if exit { (1, LINE) } else { (0, 0) };
+        if self.stored_events > MAX_EVENTS + events || self.stored_bytes > MAX_STORED_BYTES + bytes
+        {
+            return;
+        }
+        self.stored_events += 1;
+        self.stored_bytes += size;
+        let over = if size > LINE {
+            Some(("an event", LINE))
+        } else if exit {
+            None
+        } else if self.stored_events > MAX_EVENTS {
+            Some(("events", MAX_EVENTS))
+        } else if self.stored_bytes > MAX_STORED_BYTES {
+            Some(("bytes of events", MAX_STORED_BYTES))
+        } else {
+            None
+        };
+        match over {
+            Some((what, limit)) => {
+                let what = what.to_owned();
+                batch.push_event(line.at_ms, &Event::Truncated { what, limit });
+            }
+            None => batch.push(line.at_ms, &line.kind, line.data.get()),
+        }
+    }
+}
+
 /// What a kind may look like; it becomes a line of a stream.
 fn well_formed(kind: &str) -> bool {
     (1..=64).contains(&kind.len())
         && kind.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn execution() -> ExecutionRow {
+        ExecutionRow {
+            id: "e".parse().unwrap(),
+            run_id: "r".parse().unwrap(),
+            attempt: 1,
+            worker_id: "w".parse().unwrap(),
+            instance_id: String::new(),
+            lease_expires_at: 0,
+            ending: None,
+            worker_seq: 0,
+            sidecar_seq: 0,
+            stored_events: 0,
+            stored_bytes: 0,
+            artifact_bytes: 0,
+        }
+    }
+
+    fn told(mut execution: ExecutionRow, kinds: &[&str]) -> Vec<String> {
+        let mut batch = Batch { lines: Vec::new(), answer: None, phases_changed: false };
+        for kind in kinds {
+            let json = format!(r#"{{"seq":1,"at_ms":1,"kind":"{kind}","data":{{}}}}"#);
+            execution.tell(&serde_json::from_str(&json).unwrap(), &mut batch);
+        }
+        batch.lines.into_iter().map(|(_, kind, _)| kind).collect()
+    }
+
+    #[test]
+    fn beyond_the_bound_there_is_one_notice_and_one_end() {
+        let kinds = ["text", "text", "notice", "exit", "exit", "exit", "text"];
+        let many = ExecutionRow { stored_events: MAX_EVENTS - 1, ..execution() };
+        assert_eq!(told(many, &kinds), ["text", "truncated", "exit"]);
+        let heavy = ExecutionRow { stored_bytes: MAX_STORED_BYTES, ..execution() };
+        let full = MAX_STORED_BYTES + MAX_SIDECAR_LINE_BYTES as u64;
+        assert_eq!(told(heavy, &["text", "text", "exit"]), ["truncated", "exit"]);
+        let over = ExecutionRow { stored_bytes: full, ..execution() };
+        assert_eq!(told(over, &["exit", "exit"]), ["exit"]);
+    }
 }

@@ -47,7 +47,7 @@ impl Store {
             .collect()
     }
 
-    /// Renews the leases of those of `ids` that this worker holds, and tells which those were.
+    /// Renews the leases of those of `ids` that this worker took and holds, and tells which those were.
     pub async fn renew(
         &self,
         worker: &WorkerId,
@@ -60,7 +60,9 @@ impl Store {
         let mut tx = self.begin().await?;
         let renewed: Vec<String> = on_tx!(&mut tx, |db| {
             let mut query = QueryBuilder::new("update executions set lease_expires_at = ");
-            query.push_bind(until).push(" where ended_at is null and worker_id = ");
+            query
+                .push_bind(until)
+                .push(" where ended_at is null and claimed_at is not null and worker_id = ");
             query.push_bind(worker.as_str()).push(" and id in (");
             let mut list = query.separated(", ");
             for id in ids {

@@ -89,7 +89,7 @@ impl Store {
         let mut bytes = 0;
         let mut more = false;
         let mut take = |row: Row| {
-            bytes += row.prompt.len();
+            bytes += row.bytes();
             if page.len() == limit || (bytes > MAX_PAGE_BYTES && !page.is_empty()) {
                 more = true;
                 return ControlFlow::Break(());

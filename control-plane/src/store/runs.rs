@@ -78,7 +78,7 @@ pub(super) struct Row {
     worker_id: Option<String>,
     pub(super) title: String,
     pub(super) name: Option<String>,
-    pub(super) prompt: String,
+    prompt: String,
     config: String,
     metadata: String,
     source: String,
@@ -97,6 +97,14 @@ pub(super) struct Row {
     answer: Option<String>,
     exit_code: Option<i64>,
     peak_memory_bytes: Option<i64>,
+}
+
+impl Row {
+    /// What it weighs in a listing: the texts a caller or a container can make long.
+    pub(super) fn bytes(&self) -> usize {
+        let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        self.prompt.len() + self.config.len() + optional(&self.message) + optional(&self.answer)
+    }
 }
 
 impl TryFrom<Row> for Run {

@@ -25,7 +25,7 @@ on_both!(
     a_follower_ends_when_the_plane_drains,
 );
 
-/// A run with a state event and `count` notices, the worker's id and its execution still open.
+/// A run under way with four events of its own and `count` notices, and its execution, still open.
 async fn running(core: &Core, count: u64) -> (RunId, protocol::ids::ExecutionId) {
     let id = submit(core, &tenant('a'), "x").await;
     let claimant = Claimant {
@@ -78,16 +78,16 @@ async fn a_follower_sees_everything_once_to_the_end(db: Db) {
         end(&core, &execution).await;
     };
     let (seen, ()) = tokio::join!(follower, writer);
-    // Queued, pending, 53 notices, succeeded.
-    assert_eq!(seen, (1..=56).collect::<Vec<_>>());
+    // Queued, pending, the wait's end, claimed, 53 notices, succeeded.
+    assert_eq!(seen, (1..=58).collect::<Vec<_>>());
 }
 
 async fn a_follower_goes_on_where_it_was(db: Db) {
     let core = db.core().await;
     let (id, execution) = running(&core, 3).await;
     end(&core, &execution).await;
-    assert_eq!(collect(&core, tenant('a'), &id, 4).await, [5, 6]);
-    assert_eq!(collect(&core, admin(), &id, 6).await, [] as [u64; 0]);
+    assert_eq!(collect(&core, tenant('a'), &id, 6).await, [7, 8]);
+    assert_eq!(collect(&core, admin(), &id, 8).await, [] as [u64; 0]);
     assert_eq!(collect(&core, admin(), &id, 999).await, [] as [u64; 0]);
 }
 
@@ -98,7 +98,7 @@ async fn pages_are_bounded(db: Db) {
     let seqs: Vec<_> = page.events.iter().map(|event| event.seq).collect();
     assert_eq!((seqs, page.more, page.complete), (vec![2, 3], true, false));
     let page = feed::events_page(&core, &tenant('a'), &id, 3, 9).await.unwrap();
-    assert_eq!((page.events.len(), page.more, page.complete), (2, false, false));
+    assert_eq!((page.events.len(), page.more, page.complete), (4, false, false));
     // Long events: a page is cut by size as well.
     for n in 0..3 {
         let text = "x".repeat(900_000);
@@ -108,10 +108,10 @@ async fn pages_are_bounded(db: Db) {
         let source = EventSource::Worker;
         core.store.ingest(&execution, &worker, source, &lines, now, now).await.unwrap();
     }
-    let page = feed::events_page(&core, &tenant('a'), &id, 5, 1_000).await.unwrap();
+    let page = feed::events_page(&core, &tenant('a'), &id, 7, 1_000).await.unwrap();
     assert_eq!((page.events.len(), page.more), (5, true));
     end(&core, &execution).await;
-    let page = feed::events_page(&core, &tenant('a'), &id, 10, 1_000).await.unwrap();
+    let page = feed::events_page(&core, &tenant('a'), &id, 12, 1_000).await.unwrap();
     assert_eq!((page.events.len(), page.more, page.complete), (2, false, true));
 }
 
@@ -128,7 +128,7 @@ async fn a_follower_ends_when_the_plane_drains(db: Db) {
     let (id, _) = running(&core, 1).await;
     let followed = feed::follow(Arc::clone(&core), tenant('a'), id, 0).await.unwrap();
     pin_mut!(followed);
-    assert_eq!(in_time("what is there", followed.next()).await.unwrap().unwrap().len(), 3);
+    assert_eq!(in_time("what is there", followed.next()).await.unwrap().unwrap().len(), 5);
     core.life.drain();
     assert!(in_time("the end", followed.next()).await.is_none());
 }
