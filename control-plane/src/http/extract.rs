@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderValue, request::Parts},
     response::{IntoResponse, IntoResponseParts, Response, ResponseParts},
 };
-use protocol::ids::{ArtifactUid, EnvironmentId, RunId};
+use protocol::ids::{ArtifactUid, EnvironmentId, MAX_ID_BYTES, RunId};
 use serde::de::DeserializeOwned;
 
 use super::{body, error::ApiError, params::Params};
@@ -156,9 +156,12 @@ impl PathId for TokenId {
 #[derive(Debug)]
 pub(crate) struct TokenId(pub(crate) String);
 
-impl From<String> for TokenId {
-    fn from(text: String) -> Self {
-        Self(text)
+impl TryFrom<String> for TokenId {
+    type Error = ();
+
+    fn try_from(text: String) -> Result<Self, ()> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if text.len() <= MAX_ID_BYTES && text.bytes().all(plain) { Ok(Self(text)) } else { Err(()) }
     }
 }
 
@@ -214,6 +217,14 @@ mod tests {
             (field.as_str(), rule.as_str()),
             ("body", "must be UTF-8; it is not at byte 11")
         );
+    }
+
+    #[test]
+    fn a_token_id_is_plain() {
+        assert!(TokenId::try_from("tok_0198c5f0".to_owned()).is_ok());
+        for bad in ["\0", "a/b", &"x".repeat(MAX_ID_BYTES + 1)] {
+            assert!(TokenId::try_from(bad.to_owned()).is_err(), "{bad:?} was taken");
+        }
     }
 
     #[test]

@@ -8,10 +8,13 @@ use axum::{
     http::request::Parts,
 };
 
-use super::error::ApiError;
+use super::{error::ApiError, forms};
 
 /// Most parameters of one request; more are answered with 400.
 const MAX_PARAMS: usize = 100;
+
+/// Longest text to look for, in bytes; a longer one is answered with 400.
+const MAX_TEXT_BYTES: usize = 1_024;
 
 /// The parameters that nobody took yet.
 #[derive(Debug, Default)]
@@ -36,6 +39,13 @@ impl Params {
     /// The last value of this name; an empty one counts as none.
     pub(crate) fn take(&mut self, name: &str) -> Option<String> {
         self.take_all(name).pop()
+    }
+
+    /// The last value of this name, to look for in the database: of a sane length, and without NUL.
+    pub(crate) fn text(&mut self, name: &str) -> Result<Option<String>, ApiError> {
+        let given = self.take(name);
+        given.as_deref().map_or(Ok(()), |given| forms::text(name, given, MAX_TEXT_BYTES))?;
+        Ok(given)
     }
 
     /// Every value of this name, in order: `state=A&state=B` is two.

@@ -209,3 +209,22 @@ async fn huge_headers_are_an_answer_and_not_a_hang() {
     assert_eq!(&start, b"HTTP/1.1 431");
     edge.stop().await;
 }
+
+#[tokio::test]
+async fn a_text_no_database_can_look_for_is_refused() {
+    let edge = Edge::start().await;
+    let long = "x".repeat(50_001);
+    for (query, field) in [
+        ("q=%00", "q"),
+        (&format!("q={long}"), "q"),
+        ("name=a%00", "name"),
+        ("model_id=%00", "model_id"),
+        ("source=%00", "source"),
+        ("artifact_type=%00", "artifact_type"),
+        ("metadata[a]=%00", "metadata[a]"),
+    ] {
+        let answer = edge.get("alice", &format!("{RUNS}?{query}")).await;
+        assert_eq!(answer.problem(), problem(400, "invalid_request", field));
+    }
+    edge.stop().await;
+}

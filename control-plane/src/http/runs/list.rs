@@ -21,6 +21,7 @@ use crate::{
         auth::Tenant,
         error::ApiError,
         extract::{Ignored, Json},
+        forms::{self, MAX_LABEL_BYTES},
         params::Params,
     },
     runs::{self, ListError, RunFilter, SortBy},
@@ -83,16 +84,16 @@ fn filter(params: &mut Params) -> Result<RunFilter, ApiError> {
             .iter()
             .map(|text| state(text))
             .collect::<Result<_, _>>()?,
-        name: params.take("name"),
-        model_id: params.take("model_id"),
-        source: params.take("source"),
+        name: params.text("name")?,
+        model_id: params.text("model_id")?,
+        source: params.text("source")?,
         environment_id: params.take("environment_id").map(|id| environment(&id)).transpose()?,
         ancestor_run_id: params.read::<RunId>("ancestor_run_id")?,
         created_after: ms(params.read("created_after")?),
         created_before: ms(params.read("created_before")?),
         updated_after: ms(params.read("updated_after")?),
-        artifact_type: params.take("artifact_type"),
-        text: params.take("q"),
+        artifact_type: params.text("artifact_type")?,
+        text: params.text("q")?,
         metadata: metadata(params)?,
         sort_by: choice(params, "sort_by", &SORTS)?,
         ascending: choice(params, "sort_order", &[("desc", false), ("asc", true)])?,
@@ -139,6 +140,11 @@ fn metadata(params: &mut Params) -> Result<std::collections::BTreeMap<String, St
     let pairs = params.take_map("metadata");
     if pairs.len() > MAX_METADATA {
         return Err(ApiError::invalid("metadata", format!("at most {MAX_METADATA} entries")));
+    }
+    for (key, value) in &pairs {
+        let field = format!("metadata[{key}]");
+        forms::text(&field, key, MAX_LABEL_BYTES)?;
+        forms::text(&field, value, 2 * MAX_LABEL_BYTES)?;
     }
     Ok(pairs.into_iter().collect())
 }
