@@ -39,7 +39,8 @@ messages! {
     /// From a worker to its sidecar.
     ToSidecar {
         Assign(Box<Assign>) = "assign",
-        /// The worker holds everything up to `seq`: send what comes after, from the journal on.
+        /// The worker holds everything up to `seq`: send what comes after, from the journal on. In the middle of
+        /// a link over standard input and output, from a worker that attached again: say `hello` first.
         Resume(Seq) = "resume",
         /// Everything up to `seq` is stored by the plane; the journal may forget it.
         Ack(Seq) = "ack",

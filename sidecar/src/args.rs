@@ -80,9 +80,10 @@ fn supervise(args: &[String], vars: &Variables) -> Result<Options, String> {
     if unisolated && (!root.is_absolute() || root == Path::new("/")) {
         return Err("--unisolated needs --root and an absolute folder of its own".to_owned());
     }
+    // What the worker gave as an argument says more than a variable, which may be the image's own.
     let link = match vars.get("OZMA_SOCKET") {
+        _ if stdio => Link::Stdio,
         Some(path) => Link::Socket(path.into()),
-        None if stdio => Link::Stdio,
         None => return Err("OZMA_SOCKET names no socket, and --stdio is not given".to_owned()),
     };
     Ok(Options { root, unisolated, link })
@@ -105,6 +106,8 @@ mod tests {
         let Mode::Supervise(options) = parsed(&["supervise"], &socket).unwrap() else { panic!() };
         assert_eq!(options.link, Link::Socket("/s".into()));
         assert_eq!(options.root, PathBuf::from("/"));
+        let stdio = parsed(&["supervise", "--stdio"], &socket).unwrap();
+        assert!(matches!(stdio, Mode::Supervise(Options { link: Link::Stdio, .. })));
     }
 
     #[test]

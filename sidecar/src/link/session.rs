@@ -1,4 +1,8 @@
 //! One connection, from hello to its end.
+//!
+//! Standard input and output cannot be dialled again, and who is at their other end may change unseen. So a
+//! `resume` in the middle begins anew: a hello, then everything from there on. It needs no key, because
+//! nobody but this process holds those descriptors; its children have pipes of their own.
 
 use std::io;
 
@@ -7,10 +11,13 @@ use protocol::{
     limits::MAX_FRAME_BYTES,
     sidecar::{FromSidecar, SidecarHello, ToSidecar},
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    sync::watch,
+};
 
 use super::{Command, Link};
-use crate::{journal::Cursor, record::Recorder};
+use crate::journal::Cursor;
 
 impl Link {
     pub(super) async fn session(
@@ -18,13 +25,7 @@ impl Link {
         input: impl AsyncRead + Unpin,
         mut output: impl AsyncWrite + Unpin,
     ) -> io::Result<()> {
-        let hello = FromSidecar::Hello(SidecarHello {
-            key: self.key.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            last_seq: self.recorder.last_seq(),
-        });
-        output.write_all(format!("{}\n", hello.to_json()).as_bytes()).await?;
-        output.flush().await?;
+        self.hello(&mut output).await?;
         // An assignment is as long as a frame of the worker's own link, and our envelope around it.
         let mut input = LineReader::new(input, MAX_FRAME_BYTES + 4096);
         let cursor = loop {
@@ -35,23 +36,74 @@ impl Link {
                     break self.recorder.cursor(0);
                 }
                 ToSidecar::Resume(at) if self.key.is_some() => break self.recorder.cursor(at.seq),
+                // Attached to anew before the assignment: it is asked for again.
+                ToSidecar::Resume(_) => self.hello(&mut output).await?,
                 other => crate::say(&format!("{:?} before an assignment", other.kind())),
             }
         };
+        let anew = watch::Sender::new(0);
         tokio::select! {
-            ended = self.listen(&mut input) => ended,
-            ended = send(&self.recorder, cursor, &mut output) => ended,
+            ended = self.listen(&mut input, &anew) => ended,
+            ended = self.send(cursor, anew.subscribe(), &mut output) => ended,
         }
     }
 
-    async fn listen(&self, input: &mut LineReader<impl AsyncRead + Unpin>) -> io::Result<()> {
+    async fn hello(&self, output: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        let hello = FromSidecar::Hello(SidecarHello {
+            key: self.key.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            last_seq: self.recorder.last_seq(),
+        });
+        output.write_all(format!("{}\n", hello.to_json()).as_bytes()).await?;
+        output.flush().await
+    }
+
+    /// Numbers to begin anew behind go to `anew`.
+    async fn listen(
+        &self,
+        input: &mut LineReader<impl AsyncRead + Unpin>,
+        anew: &watch::Sender<u64>,
+    ) -> io::Result<()> {
         loop {
             match command(input).await? {
                 ToSidecar::Ack(at) => self.recorder.ack(at.seq),
                 ToSidecar::Cancel(cancel) => self.hand_on(Command::Cancel(cancel)).await,
                 ToSidecar::Message(_) => self.hand_on(Command::Message).await,
+                ToSidecar::Resume(at) => {
+                    anew.send_replace(at.seq);
+                }
                 other => crate::say(&format!("{:?} is not for now", other.kind())),
             }
+        }
+    }
+
+    /// Sends everything behind `cursor`, and what is added, until the link breaks. Begins anew only between
+    /// lines, never within one.
+    async fn send(
+        &self,
+        mut cursor: Cursor,
+        mut anew: watch::Receiver<u64>,
+        output: &mut (impl AsyncWrite + Unpin),
+    ) -> io::Result<()> {
+        loop {
+            let batch = tokio::select! {
+                biased; // a late reader first learns where it is
+                Ok(()) = anew.changed() => {
+                    cursor = self.recorder.cursor(*anew.borrow_and_update());
+                    self.hello(output).await?;
+                    continue;
+                }
+                batch = self.recorder.next(&mut cursor) => batch?,
+            };
+            let mut framed = Vec::with_capacity(batch.len() + 1024);
+            for line in batch.split_inclusive(|byte| *byte == b'\n') {
+                // The journal's lines are the events themselves; only the envelope is missing.
+                framed.extend_from_slice(br#"{"type":"event","data":"#);
+                framed.extend_from_slice(line.strip_suffix(b"\n").unwrap_or(line));
+                framed.extend_from_slice(b"}\n");
+            }
+            output.write_all(&framed).await?;
+            output.flush().await?;
         }
     }
 
@@ -73,25 +125,5 @@ async fn command(input: &mut LineReader<impl AsyncRead + Unpin>) -> io::Result<T
             Ok(message) => return Ok(message),
             Err(error) => crate::say(&format!("a line of the worker: {error}")),
         }
-    }
-}
-
-/// Sends everything behind `cursor`, and what is added, until the link breaks.
-async fn send(
-    recorder: &Recorder,
-    mut cursor: Cursor,
-    output: &mut (impl AsyncWrite + Unpin),
-) -> io::Result<()> {
-    loop {
-        let batch = recorder.next(&mut cursor).await?;
-        let mut framed = Vec::with_capacity(batch.len() + 1024);
-        for line in batch.split_inclusive(|byte| *byte == b'\n') {
-            // The journal's lines are the events themselves; only the envelope is missing.
-            framed.extend_from_slice(br#"{"type":"event","data":"#);
-            framed.extend_from_slice(line.strip_suffix(b"\n").unwrap_or(line));
-            framed.extend_from_slice(b"}\n");
-        }
-        output.write_all(&framed).await?;
-        output.flush().await?;
     }
 }

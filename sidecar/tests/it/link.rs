@@ -88,16 +88,34 @@ async fn without_a_socket_the_same_lines_go_over_stdin_and_stdout() {
     let mut stdin = child.stdin.take().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.next_line().await.unwrap().unwrap().contains("\"hello\""));
-    let assign = protocol::sidecar::Assign { key: Secret::new(KEY), spec: command("echo hi") };
+    let assign = protocol::sidecar::Assign {
+        key: Secret::new(KEY),
+        spec: command("echo hi; sleep 0.2; echo on"),
+    };
     let line = ToSidecar::Assign(Box::new(assign)).to_json();
     stdin.write_all(format!("{line}\n").as_bytes()).await.unwrap();
     let mut seq = 0;
+    let mut again = true;
     while let Some(line) = lines.next_line().await.unwrap() {
+        if line.contains("\"type\":\"hello\"") {
+            // From the first event on, once more: a worker that comes late has heard none of them.
+            assert!(line.contains(KEY), "{line}");
+            seq = 0;
+            continue;
+        }
         seq += 1;
+        let event = format!("\"seq\":{seq},");
+        assert!(line.contains(&event), "{event} is not next: {line}");
+        if seq == 3 && std::mem::take(&mut again) {
+            // What an earlier worker wrote half of is no line of the next one's.
+            let resume = ToSidecar::Resume(Seq { seq: 0 }).to_json();
+            stdin.write_all(format!("{{\"type\":\n{resume}\n").as_bytes()).await.unwrap();
+        }
         if line.contains("\"kind\":\"exit\"") {
             let ack = ToSidecar::Ack(Seq { seq }).to_json();
             stdin.write_all(format!("{ack}\n").as_bytes()).await.unwrap();
         }
     }
     assert!(child.wait().await.unwrap().success());
+    assert!(!again);
 }
