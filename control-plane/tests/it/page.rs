@@ -7,7 +7,7 @@ use tokio::process::Command;
 use crate::edge::Edge;
 
 /// A browser's whole start and one page; it is killed at the bound.
-const BROWSER_WITHIN: Duration = Duration::from_secs(60);
+const BROWSER_WITHIN: Duration = Duration::from_mins(1);
 
 /// Loads `url` in a headless browser whose every other host is unknown, and gives what the page became.
 async fn page_in_a_browser(url: &str) -> String {
