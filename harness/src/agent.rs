@@ -1,6 +1,7 @@
 //! The built-in agent: a model, four tools, and a loop between them, bounded by turns and tokens.
 //! The loop is the same for every model; only `model::Model` knows where answers come from.
 
+mod conversation;
 mod endpoint;
 mod model;
 mod openai;
@@ -21,9 +22,10 @@ use protocol::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Adapter,
+    adapter::Adapter,
     agent::{
-        model::{Call, Message, Model, Reply, Usage},
+        conversation::{Call, Message, Reply, Usage},
+        model::Model,
         text::MAX_TEXT_EVENT_BYTES,
         tools::Tools,
     },

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Adapter,
+    adapter::Adapter,
     failure::Failure,
     feed::Feed,
     output::Output,

@@ -1,16 +1,16 @@
 //! How a prompt is run by a provider: one adapter each, and the built-in agent.
 //! It runs in the unprivileged child inside a task container; it knows no containers, no database, no routes.
 
+mod adapter;
 pub mod agent;
 mod command;
+pub mod credentials;
 pub mod failure;
 mod feed;
 pub mod lines;
 pub mod output;
 pub mod process;
 pub mod tls;
-
-use std::future::Future;
 
 use protocol::{
     event::{Event, Exit},
@@ -21,23 +21,7 @@ use protocol::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{agent::Agent, command::CommandLine, failure::Failure, feed::Feed};
-
-/// Environment values that are a provider's credentials. Set-up commands and the agent's own tools do not
-/// get them; a provider does.
-pub const PROVIDER_CREDENTIALS: [&str; 4] =
-    ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OZ_PROVIDER_API_KEY"];
-
-/// One provider, ready to run the prompt it was made with.
-trait Adapter: Sized {
-    /// Runs the prompt to its end, or until `cancel`: then it interrupts the provider the way that one
-    /// understands, and still waits for it. Whoever cancels decides how long.
-    fn run(
-        self,
-        feed: Feed,
-        cancel: CancellationToken,
-    ) -> impl Future<Output = Result<Exit, Failure>>;
-}
+use crate::{adapter::Adapter, agent::Agent, command::CommandLine, failure::Failure, feed::Feed};
 
 /// The providers this build can drive; the others answer that they are not available.
 enum Provider {

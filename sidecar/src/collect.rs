@@ -11,6 +11,7 @@ pub(crate) mod job;
 mod links;
 mod pattern;
 mod send;
+mod start;
 
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use protocol::{
 };
 use tokio::io::AsyncWriteExt;
 
-use crate::{clone::Cloned, execution::Execution};
+use crate::{clone::Cloned, context::Context};
 pub(crate) use job::Job;
 pub(crate) use links::Links;
 
@@ -36,25 +37,21 @@ const HURRIED_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// # Errors
 /// The child could not be run to its end. What it found until then is recorded.
-pub(crate) async fn run(
-    execution: &Execution,
-    cloned: &[Cloned],
-    links: Links,
-) -> Result<(), Failure> {
+pub(crate) async fn run(context: &Context, cloned: &[Cloned], links: Links) -> Result<(), Failure> {
     let told = |why: String| Failure::new(FailureReason::Unknown, why);
-    if execution.drop {
-        let places = execution.places.clone();
+    if context.drop {
+        let places = context.places.clone();
         // Set-up may have failed before the hand-over, and leaves files of root.
         let handed = tokio::task::spawn_blocking(move || places.hand_over()).await;
         handed
             .map_err(|error| told(error.to_string()))?
             .map_err(|error| told(error.to_string()))?;
     }
-    let job = Job::new(execution, cloned, links);
+    let job = Job::new(context, cloned, links);
     let job = serde_json::to_string(&job).expect("a job is plain data");
-    let mut child = execution
+    let mut child = context
         .reaper
-        .spawn(&mut execution.agent("collect"))
+        .spawn(&mut context.agent("collect"))
         .map_err(|error| told(format!("start it: {error}")))?;
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let work = async {
@@ -69,9 +66,9 @@ pub(crate) async fn run(
             while let Ok(Some(Piece::Line(line))) = reader.next().await {
                 match FromHarness::parse(&String::from_utf8_lossy(&line)) {
                     Ok(FromHarness::Event(event)) if may_say(&event) => {
-                        execution.recorder.record(event).await;
+                        context.recorder.record(event).await;
                     }
-                    _ => crate::say("the collector said what it may not say"),
+                    _ => crate::say::say("the collector said what it may not say"),
                 }
             }
         };
@@ -81,7 +78,7 @@ pub(crate) async fn run(
         tokio::select! {
             () = tokio::time::sleep(COLLECT_TIMEOUT) => {}
             () = async {
-                execution.stop.wait().await;
+                context.stop.wait().await;
                 tokio::time::sleep(HURRIED_TIMEOUT).await;
             } => {}
         }

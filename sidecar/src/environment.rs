@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ffi::OsString, path::Path};
 
-use harness::PROVIDER_CREDENTIALS;
+use harness::credentials::PROVIDER_CREDENTIALS;
 use protocol::secret::Secret;
 
 use crate::places::Places;

@@ -3,7 +3,6 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
@@ -11,61 +10,38 @@ use harness::failure::Failure;
 use protocol::{
     event::{Event, Exit, Phase},
     failure::FailureReason,
-    spec::RunSpec,
 };
-use tokio::task::JoinSet;
 
 use crate::{
     clone::{self, Cloned},
     collect::{self, Links},
-    environment::Variables,
+    context::Context,
     exit,
     memory::Memory,
-    places::Places,
-    provider,
-    reaper::Reaper,
-    record::Recorder,
-    setup,
-    stop::Stop,
+    provider, setup,
 };
 
+/// The orchestration of one [`Context`].
 pub(crate) struct Execution {
-    pub(crate) spec: RunSpec,
-    pub(crate) places: Places,
-    pub(crate) vars: Variables,
-    pub(crate) recorder: Arc<Recorder>,
-    pub(crate) reaper: Arc<Reaper>,
-    pub(crate) stop: Arc<Stop>,
-    /// Children become the unprivileged user.
-    pub(crate) drop: bool,
-    unisolated: bool,
-    /// Readers of output that something in the background still holds.
-    pub(crate) held: Mutex<JoinSet<()>>,
+    context: Context,
 }
 
 impl Execution {
-    #[expect(clippy::too_many_arguments, reason = "each is one thing, given once")]
-    pub(crate) fn new(
-        spec: RunSpec,
-        places: Places,
-        vars: Variables,
-        recorder: Arc<Recorder>,
-        reaper: Arc<Reaper>,
-        stop: Arc<Stop>,
-        drop: bool,
-        unisolated: bool,
-    ) -> Self {
-        let held = Mutex::new(JoinSet::new());
-        Self { spec, places, vars, recorder, reaper, stop, drop, unisolated, held }
+    pub(crate) fn new(context: Context) -> Self {
+        Self { context }
     }
 
     /// Runs everything and returns how it ended; the exit event itself is still to be recorded.
     pub(crate) async fn run(&self) -> Exit {
-        let timeouts = self.spec.timeouts;
+        let timeouts = self.context.spec.timeouts;
         let limits = async {
             tokio::join!(
-                self.stop.after(timeouts.setup_secs, "set-up time", &[Phase::Clone, Phase::Setup]),
-                self.stop.after(
+                self.context.stop.after(
+                    timeouts.setup_secs,
+                    "set-up time",
+                    &[Phase::Clone, Phase::Setup]
+                ),
+                self.context.stop.after(
                     timeouts.run_secs,
                     "run's time",
                     &[Phase::Clone, Phase::Setup, Phase::Provider, Phase::Collect]
@@ -85,15 +61,16 @@ impl Execution {
         let mut links = Links::default();
         let ended = Box::pin(self.work(&mut cloned, &mut links)).await;
         // Asked now: what is ordered later does not change how the provider ended.
-        let order = self.stop.ordered();
-        self.reaper.kill_all().await;
+        let order = self.context.stop.ordered();
+        self.context.reaper.kill_all().await;
         let memory = self.memory();
-        if !cloned.is_empty() || !self.spec.artifacts.is_empty() || !links.is_empty() {
-            let collected =
-                self.phase(Phase::Collect, collect::run(self, &cloned, links), |()| true).await;
+        if !cloned.is_empty() || !self.context.spec.artifacts.is_empty() || !links.is_empty() {
+            let collected = self
+                .phase(Phase::Collect, collect::run(&self.context, &cloned, links), |()| true)
+                .await;
             if let Err(failure) = collected {
                 let text = format!("not everything could be kept: {failure}");
-                self.recorder.note(&Event::Notice { text });
+                self.context.recorder.note(&Event::Notice { text });
             }
         }
         exit::decide(ended, order, before, memory)
@@ -101,15 +78,16 @@ impl Execution {
 
     async fn work(&self, cloned: &mut Vec<Cloned>, links: &mut Links) -> Result<Exit, Failure> {
         self.make_home()?;
-        if !self.spec.repos.is_empty() {
-            self.phase(Phase::Clone, Box::pin(clone::all(self, cloned)), |()| true).await?;
+        if !self.context.spec.repos.is_empty() {
+            self.phase(Phase::Clone, Box::pin(clone::all(&self.context, cloned)), |()| true)
+                .await?;
         }
         let directory = self.directory(cloned);
-        if !self.spec.setup_commands.is_empty() {
-            self.phase(Phase::Setup, setup::run(self, &directory), |()| true).await?;
+        if !self.context.spec.setup_commands.is_empty() {
+            self.phase(Phase::Setup, setup::run(&self.context, &directory), |()| true).await?;
         }
         self.hand_over().await?;
-        let provider = provider::run(self, &directory, links);
+        let provider = provider::run(&self.context, &directory, links);
         self.phase(Phase::Provider, provider, |exit| exit.success).await
     }
 
@@ -120,12 +98,12 @@ impl Execution {
         work: impl Future<Output = Result<T, Failure>>,
         well: impl Fn(&T) -> bool,
     ) -> Result<T, Failure> {
-        self.stop.enter(phase);
-        self.recorder.note(&Event::PhaseStarted { phase });
+        self.context.stop.enter(phase);
+        self.context.recorder.note(&Event::PhaseStarted { phase });
         let started = Instant::now();
         let ended = work.await;
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.recorder.note(&Event::PhaseFinished {
+        self.context.recorder.note(&Event::PhaseFinished {
             phase,
             duration_ms,
             ok: ended.as_ref().is_ok_and(well),
@@ -137,7 +115,7 @@ impl Execution {
     fn directory(&self, cloned: &[Cloned]) -> PathBuf {
         match cloned {
             [only] => only.path.clone(),
-            _ => self.places.workspace.clone(),
+            _ => self.context.places.workspace.clone(),
         }
     }
 
@@ -146,30 +124,25 @@ impl Execution {
     fn make_home(&self) -> Result<(), Failure> {
         const CONFIG: &str = "[user]\n\tname = Ozma agent\n\temail = agent@ozma.invalid\n\
                               [safe]\n\tdirectory = *\n[advice]\n\tdetachedHead = false\n";
-        std::fs::write(self.places.home.join(".gitconfig"), CONFIG)
-            .map_err(|error| workspace(&self.places.home, &error))
+        std::fs::write(self.context.places.home.join(".gitconfig"), CONFIG)
+            .map_err(|error| workspace(&self.context.places.home, &error))
     }
 
     async fn hand_over(&self) -> Result<(), Failure> {
-        if !self.drop {
+        if !self.context.drop {
             return Ok(());
         }
-        let places = self.places.clone();
+        let places = self.context.places.clone();
         // A large workspace takes a while, and the link must live on.
         let done = tokio::task::spawn_blocking(move || places.hand_over()).await;
         done.map_err(std::io::Error::other)
             .flatten()
-            .map_err(|error| workspace(&self.places.workspace, &error))
+            .map_err(|error| workspace(&self.context.places.workspace, &error))
     }
 
     fn memory(&self) -> Memory {
         // Outside a container the counters are the whole machine's.
-        if self.unisolated { Memory::default() } else { Memory::of_container() }
-    }
-
-    /// Lets a stream be read on in the background.
-    pub(crate) fn hold(&self, reader: impl Future<Output = ()> + Send + 'static) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).spawn(reader);
+        if self.context.unisolated { Memory::default() } else { Memory::of_container() }
     }
 }
 

@@ -5,6 +5,7 @@
 mod args;
 mod clone;
 mod collect;
+mod context;
 mod environment;
 mod execution;
 mod exit;
@@ -18,13 +19,18 @@ mod process;
 mod provider;
 mod reaper;
 mod record;
+mod say;
 mod setup;
 mod stop;
 mod supervise;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use crate::{args::Mode, environment::Variables};
+use crate::{
+    args::Mode,
+    environment::Variables,
+    say::{print, say},
+};
 
 /// Exit code of a mode this version does not have, or of arguments that make no sense (sysexits: configuration).
 const EX_CONFIG: u8 = 78;
@@ -64,15 +70,4 @@ pub fn main(
             ExitCode::FAILURE
         }
     }
-}
-
-/// A word for the container's log.
-#[expect(clippy::print_stderr, reason = "the container's log is all that is left to say it to")]
-pub(crate) fn say(text: &str) {
-    eprintln!("ozma-sidecar: {text}");
-}
-
-#[expect(clippy::print_stdout, reason = "what this mode is asked for")]
-fn print(text: &str) {
-    println!("{text}");
 }

@@ -5,9 +5,10 @@ mod session;
 
 use std::{sync::Arc, time::Duration};
 
-use protocol::{secret::Secret, sidecar::Cancel, spec::RunSpec};
 use tokio::{net::UnixStream, sync::mpsc, time::Instant};
 
+pub(crate) use self::session::Command;
+use self::session::Session;
 use crate::{args, record::Recorder};
 
 /// The first wait before dialling again; each later one is twice as long, up to the longest.
@@ -17,24 +18,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// A link this long up counts as a success, and the next wait starts small again.
 const FORGET_AFTER: Duration = Duration::from_secs(10);
 
-/// What the worker wants.
-#[derive(Debug)]
-pub(crate) enum Command {
-    Assign(Box<RunSpec>),
-    Cancel(Cancel),
-    Message,
-}
-
 pub(crate) struct Link {
-    recorder: Arc<Recorder>,
-    commands: mpsc::Sender<Command>,
-    /// Given with the assignment; no later hello goes without.
-    key: Option<Secret>,
+    session: Session,
 }
 
 impl Link {
     pub(crate) fn new(recorder: Arc<Recorder>, commands: mpsc::Sender<Command>) -> Self {
-        Self { recorder, commands, key: None }
+        Self { session: Session::new(recorder, commands) }
     }
 
     /// Stays connected, for ever. Standard input and output cannot be dialled again: when they end, nobody
@@ -43,8 +33,8 @@ impl Link {
         match way {
             args::Link::Stdio => {
                 let (input, output) = (tokio::io::stdin(), tokio::io::stdout());
-                if let Err(error) = self.session(input, output).await {
-                    crate::say(&format!("the link ended: {error}"));
+                if let Err(error) = self.session.run(input, output).await {
+                    crate::say::say(&format!("the link ended: {error}"));
                 }
             }
             args::Link::Socket(path) => {
@@ -53,8 +43,8 @@ impl Link {
                     let since = Instant::now();
                     if let Ok(socket) = UnixStream::connect(&path).await {
                         let (input, output) = socket.into_split();
-                        if let Err(error) = self.session(input, output).await {
-                            crate::say(&format!("the link broke: {error}"));
+                        if let Err(error) = self.session.run(input, output).await {
+                            crate::say::say(&format!("the link broke: {error}"));
                         }
                     }
                     if since.elapsed() > FORGET_AFTER {

@@ -99,7 +99,7 @@ pub(crate) fn collect(drop: bool) -> Result<u8, String> {
 pub(crate) fn clone() -> Result<u8, String> {
     let job = job()?;
     let commit = crate::clone::gitless::clone(&job)?;
-    crate::print(&commit);
+    crate::say::print(&commit);
     Ok(0)
 }
 

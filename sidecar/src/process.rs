@@ -14,7 +14,7 @@ use protocol::event::{Event, Phase, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::sync::CancellationToken;
 
-use crate::{execution::Execution, record::Recorder, stop::Order};
+use crate::{context::Context, record::Recorder, stop::Order};
 
 /// How many of the last lines of the error stream are kept for a failure's message, and how long each.
 const TAIL_LINES: usize = 5;
@@ -36,7 +36,7 @@ pub(crate) enum Broken {
     NotStarted(io::Error),
 }
 
-impl Execution {
+impl Context {
     /// Runs `command`; its output becomes events of `phase`.
     pub(crate) async fn command(
         &self,
@@ -112,7 +112,7 @@ impl Execution {
                 }
                 Err(Silence::Ended) => return,
                 Err(Silence::Held) => {
-                    return self.hold(read_on(output, Arc::clone(&self.recorder)));
+                    return self.held.add(read_on(output, Arc::clone(&self.recorder)));
                 }
             }
         }

@@ -1,9 +1,6 @@
 //! The provider's phase: the harness in an unprivileged child, its events taken with suspicion.
 
-use std::{
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::path::Path;
 
 use harness::{
     failure::Failure,
@@ -20,27 +17,27 @@ use tokio::io::{AsyncRead, AsyncWriteExt};
 
 use crate::{
     collect::Links,
-    execution::Execution,
+    context::Context,
     exit::{not_started, silent, stopped},
     process::Broken,
 };
 
 pub(crate) async fn run(
-    execution: &Execution,
+    context: &Context,
     directory: &Path,
     links: &mut Links,
 ) -> Result<Exit, Failure> {
     let launch = Launch {
-        prompt: execution.spec.prompt.clone(),
+        prompt: context.spec.prompt.clone(),
         directory: directory.display().to_string(),
-        state_directory: execution.places.state.display().to_string(),
-        env: execution.spec.env.clone(),
-        harness: execution.spec.harness.clone(),
+        state_directory: context.places.state.display().to_string(),
+        env: context.spec.env.clone(),
+        harness: context.spec.harness.clone(),
     };
     let launch = serde_json::to_string(&launch).expect("a launch is plain data");
-    let mut child = execution
+    let mut child = context
         .reaper
-        .spawn(&mut execution.agent("harness"))
+        .spawn(&mut context.agent("harness"))
         .map_err(|error| not_started(FailureReason::AgentInvocation, "the harness", &error))?;
     let pid = child.pid;
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
@@ -53,7 +50,7 @@ pub(crate) async fn run(
         };
         let listen = async {
             match stdout {
-                Some(stdout) => listen(execution, stdout, links).await,
+                Some(stdout) => listen(context, stdout, links).await,
                 None => None,
             }
         };
@@ -66,7 +63,7 @@ pub(crate) async fn run(
         (exit, status)
     };
     let interrupt = || harness::process::signal_group(pid, Signal::SIGTERM);
-    match execution.unless_stopped(interrupt, work).await {
+    match context.unless_stopped(interrupt, work).await {
         Ok((Some(exit), _)) => Ok(exit),
         Ok((None, Ok(status))) => Ok(silent(status)),
         Ok((None, Err(error))) => {
@@ -79,28 +76,9 @@ pub(crate) async fn run(
     }
 }
 
-impl Execution {
-    /// This binary in another mode, as the agent's user where that can be.
-    pub(crate) fn agent(&self, mode: &str) -> Command {
-        let mut command = Command::new("/proc/self/exe");
-        command
-            .arg(mode)
-            .args(self.drop.then_some("--drop"))
-            .env_clear()
-            .envs(self.vars.base(&self.places))
-            .env("USER", "ozma")
-            .env("LOGNAME", "ozma")
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit());
-        command
-    }
-}
-
 /// Records what the child says; its last word, if it has one.
 async fn listen(
-    execution: &Execution,
+    context: &Context,
     stdout: impl AsyncRead + Unpin,
     links: &mut Links,
 ) -> Option<Exit> {
@@ -109,11 +87,11 @@ async fn listen(
         match FromHarness::parse(&String::from_utf8_lossy(&line)) {
             Ok(FromHarness::Event(event)) if may_say(&event) => {
                 links.search(&event);
-                execution.recorder.record(event).await;
+                context.recorder.record(event).await;
             }
             Ok(FromHarness::Exit(exit)) => return Some(exit),
             Ok(FromHarness::Event(_) | FromHarness::Unknown(_)) | Err(_) => {
-                crate::say("the harness said what it may not say");
+                crate::say::say("the harness said what it may not say");
             }
         }
     }

@@ -9,16 +9,16 @@ use protocol::{
 };
 
 use crate::{
+    context::Context,
     environment::for_setup,
-    execution::Execution,
     exit::{not_started, stopped},
     process::Broken,
 };
 
-pub(crate) async fn run(execution: &Execution, directory: &Path) -> Result<(), Failure> {
-    let base = execution.vars.base(&execution.places);
-    for (index, line) in (0..).zip(&execution.spec.setup_commands) {
-        execution.recorder.note(&Event::SetupStarted { index, command: line.clone() });
+pub(crate) async fn run(context: &Context, directory: &Path) -> Result<(), Failure> {
+    let base = context.vars.base(&context.places);
+    for (index, line) in (0..).zip(&context.spec.setup_commands) {
+        context.recorder.note(&Event::SetupStarted { index, command: line.clone() });
         let started = Instant::now();
         let mut command = Command::new("/bin/sh");
         command
@@ -27,10 +27,10 @@ pub(crate) async fn run(execution: &Execution, directory: &Path) -> Result<(), F
             .env_clear()
             .envs(&base)
             .env("CI", "true")
-            .envs(for_setup(&execution.spec.env))
+            .envs(for_setup(&context.spec.env))
             .current_dir(directory);
         let ended =
-            execution.command(&mut command, Phase::Setup).await.map_err(|broken| match broken {
+            context.command(&mut command, Phase::Setup).await.map_err(|broken| match broken {
                 Broken::Stopped(order) => stopped(&order),
                 Broken::NotStarted(error) => {
                     not_started(FailureReason::SetupCommand, "/bin/sh of the image", &error)
@@ -38,7 +38,7 @@ pub(crate) async fn run(execution: &Execution, directory: &Path) -> Result<(), F
             })?;
         let code = exit_code(ended.status);
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        execution.recorder.note(&Event::SetupFinished { index, exit_code: code, duration_ms });
+        context.recorder.note(&Event::SetupFinished { index, exit_code: code, duration_ms });
         if code != 0 {
             let number = index + 1;
             let tail =

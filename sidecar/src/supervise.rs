@@ -11,6 +11,7 @@ use tokio::{
 
 use crate::{
     args::Options,
+    context::{Context, Held},
     environment::Variables,
     execution::Execution,
     journal::Journal,
@@ -57,7 +58,7 @@ async fn supervise(options: Options, vars: Variables) -> Result<u8, String> {
     let reaping = Arc::clone(&reaper);
     tasks.spawn(async move {
         if let Err(error) = reaping.run().await {
-            crate::say(&format!("children are not waited for: {error}"));
+            crate::say::say(&format!("children are not waited for: {error}"));
         }
     });
 
@@ -75,16 +76,17 @@ async fn supervise(options: Options, vars: Variables) -> Result<u8, String> {
     };
     let stop = Arc::new(Stop::new());
     let drop = privileges::can_drop() && (!options.unisolated || places.reachable());
-    let execution = Execution::new(
-        *spec,
+    let execution = Execution::new(Context {
+        spec: *spec,
         places,
         vars,
-        Arc::clone(&recorder),
+        recorder: Arc::clone(&recorder),
         reaper,
-        Arc::clone(&stop),
+        stop: Arc::clone(&stop),
         drop,
-        options.unisolated,
-    );
+        unisolated: options.unisolated,
+        held: Held::default(),
+    });
     let obey = async {
         loop {
             tokio::select! {
@@ -114,7 +116,7 @@ async fn supervise(options: Options, vars: Variables) -> Result<u8, String> {
     recorder.note(&Event::Exit(exit));
     let last = recorder.last_seq();
     if tokio::time::timeout(LAST_WORDS, recorder.wait_acked(last)).await.is_err() {
-        crate::say("not everything was acknowledged; the rest is in the journal");
+        crate::say::say("not everything was acknowledged; the rest is in the journal");
     }
     tasks.abort_all();
     Ok(code)

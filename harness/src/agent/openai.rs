@@ -7,7 +7,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_A
 
 use crate::{
     agent::{
-        model::{Message, Reply},
+        conversation::{Message, Reply},
         request,
         sse::Assembly,
         text::Running,

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::agent::{
-    model::{Call, Message},
+    conversation::{Call, Message},
     tools,
 };
 

@@ -11,7 +11,7 @@ use protocol::event::Event;
 use serde::Deserialize;
 
 use crate::{
-    agent::model::{Call, Reply},
+    agent::conversation::{Call, Reply},
     feed::Feed,
 };
 

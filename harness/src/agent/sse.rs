@@ -4,7 +4,7 @@ use protocol::failure::FailureReason;
 use serde::Deserialize;
 
 use crate::{
-    agent::model::{Call, Reply, Usage},
+    agent::conversation::{Call, Reply, Usage},
     failure::{ApiError, Failure},
     lines::{Lines, Piece},
 };

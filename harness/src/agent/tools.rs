@@ -2,45 +2,17 @@
 //! what a path may reach is the kernel's to say.
 
 mod files;
+mod result;
 mod shell;
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use protocol::secret::Secret;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::{PROVIDER_CREDENTIALS, agent::text::cut};
-
-/// Longest result a model is shown, in bytes; what is over it is left out, and the result says how much.
-pub(super) const MAX_RESULT_BYTES: usize = 48 << 10;
-
-/// What a tool answers. A failed tool does not end the run: the model reads why.
-#[derive(Debug)]
-pub(super) struct Result {
-    pub(super) ok: bool,
-    pub(super) output: String,
-    pub(super) truncated: bool,
-}
-
-impl Result {
-    fn new(ok: bool, output: impl Into<String>) -> Self {
-        let (output, truncated) = cut(output.into(), MAX_RESULT_BYTES);
-        Self { ok, output, truncated }
-    }
-}
-
-impl From<std::result::Result<String, String>> for Result {
-    fn from(result: std::result::Result<String, String>) -> Self {
-        match result {
-            Ok(output) => Self::new(true, output),
-            Err(why) => Self::new(false, why),
-        }
-    }
-}
+use crate::credentials::PROVIDER_CREDENTIALS;
+pub(super) use result::Result;
 
 pub(super) struct Tools {
     directory: PathBuf,
@@ -87,11 +59,6 @@ impl Tools {
 fn read<T: DeserializeOwned>(arguments: &str) -> std::result::Result<T, String> {
     let arguments = if arguments.trim().is_empty() { "{}" } else { arguments };
     serde_json::from_str(arguments).map_err(|error| format!("the arguments do not fit: {error}"))
-}
-
-/// A path of the model: relative to the working directory, absolute as it stands.
-fn resolve(directory: &Path, path: &str) -> PathBuf {
-    directory.join(path)
 }
 
 /// What the model is told of the tools.

@@ -10,54 +10,59 @@ use nix::sys::signal::Signal;
 use protocol::event::Phase;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{Source, askpass, broken, failed, source::Reference};
-use crate::execution::Execution;
+use super::{
+    askpass,
+    failed::{broken, failed},
+    job::Job,
+    source::{Reference, Source},
+};
+use crate::context::Context;
 
 /// Longest answer of a child that is read: a commit, or why there is none.
 const MAX_ANSWER_BYTES: u64 = 64 << 10;
 
 /// Clones with git; the commit, and git's name and version.
 pub(super) async fn clone(
-    execution: &Execution,
+    context: &Context,
     source: &Source,
     path: &Path,
 ) -> Result<(Option<String>, String), Failure> {
     let told = |error: std::io::Error| failed(&source.url, &error.to_string());
-    let mut version = git(execution, None);
-    let version = execution.printed(version.arg("--version"), 200).await.map_err(told)?;
+    let mut version = git(context, None);
+    let version = context.printed(version.arg("--version"), 200).await.map_err(told)?;
     match &source.reference {
-        None => clone_named(execution, source, path, None).await?,
-        Some(Reference::Name(name)) => clone_named(execution, source, path, Some(name)).await?,
-        Some(Reference::Commit(commit)) => fetch(execution, source, path, commit).await?,
+        None => clone_named(context, source, path, None).await?,
+        Some(Reference::Name(name)) => clone_named(context, source, path, Some(name)).await?,
+        Some(Reference::Commit(commit)) => fetch(context, source, path, commit).await?,
     }
-    let mut head = git(execution, None);
+    let mut head = git(context, None);
     head.arg("-C").arg(path).args(["rev-parse", "--verify", "-q", "HEAD^{commit}"]);
     // It fails for a repository without a commit, and that is no failure.
-    let commit = execution.printed(&mut head, 200).await.ok().filter(|text| !text.is_empty());
+    let commit = context.printed(&mut head, 200).await.ok().filter(|text| !text.is_empty());
     Ok((commit, version.replace("git version", "git")))
 }
 
 /// Git with nothing of the image's that could keep a token or run a program of the repository.
-fn git(execution: &Execution, source: Option<&Source>) -> Command {
+fn git(context: &Context, source: Option<&Source>) -> Command {
     let mut command = Command::new("git");
     command
         .env_clear()
-        .envs(execution.vars.base(&execution.places))
+        .envs(context.vars.base(&context.places))
         .env("GIT_ALLOW_PROTOCOL", "file:git:http:https:ssh")
         .env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o StrictHostKeyChecking=accept-new")
         .args(["-c", "credential.helper=", "-c", "core.hooksPath=/dev/null"])
-        .current_dir(&execution.places.workspace);
+        .current_dir(&context.places.workspace);
     askpass::provide(&mut command, source.and_then(|source| source.login.as_ref()));
     command
 }
 
 async fn clone_named(
-    execution: &Execution,
+    context: &Context,
     source: &Source,
     path: &Path,
     name: Option<&str>,
 ) -> Result<(), Failure> {
-    let mut command = git(execution, Some(source));
+    let mut command = git(context, Some(source));
     command.arg("clone");
     depth(&mut command, source);
     if let Some(name) = name {
@@ -70,7 +75,7 @@ async fn clone_named(
         }
     }
     command.args(["--", &source.url]).arg(path);
-    run(execution, source, &mut command).await
+    run(context, source, &mut command).await
 }
 
 fn depth(command: &mut Command, source: &Source) {
@@ -81,42 +86,41 @@ fn depth(command: &mut Command, source: &Source) {
 
 /// A commit cannot be cloned by name, only fetched; and some servers give only what a branch or tag points to.
 async fn fetch(
-    execution: &Execution,
+    context: &Context,
     source: &Source,
     path: &Path,
     commit: &str,
 ) -> Result<(), Failure> {
-    let mut init = git(execution, None);
-    run(execution, source, init.args(["init", "--quiet", "--"]).arg(path)).await?;
+    let mut init = git(context, None);
+    run(context, source, init.args(["init", "--quiet", "--"]).arg(path)).await?;
     let inside = || {
-        let mut command = git(execution, Some(source));
+        let mut command = git(context, Some(source));
         command.arg("-C").arg(path);
         command
     };
-    run(execution, source, inside().args(["remote", "add", "origin", "--", &source.url])).await?;
+    run(context, source, inside().args(["remote", "add", "origin", "--", &source.url])).await?;
     let mut one = inside();
     one.arg("fetch");
     depth(&mut one, source);
     one.args(["origin", commit]);
-    if run(execution, source, &mut one).await.is_err() {
-        if let Some(order) = execution.stop.ordered() {
+    if run(context, source, &mut one).await.is_err() {
+        if let Some(order) = context.stop.ordered() {
             return Err(crate::exit::stopped(&order));
         }
-        run(execution, source, inside().args(["fetch", "--tags", "origin"])).await?;
+        run(context, source, inside().args(["fetch", "--tags", "origin"])).await?;
     }
-    run(execution, source, inside().args(["checkout", "--quiet", "--detach", commit, "--"]))
-        .await?;
+    run(context, source, inside().args(["checkout", "--quiet", "--detach", commit, "--"])).await?;
     if source.submodules {
         let mut update = inside();
         update.args(["submodule", "update", "--init", "--recursive"]);
         depth(&mut update, source);
-        run(execution, source, &mut update).await?;
+        run(context, source, &mut update).await?;
     }
     Ok(())
 }
 
-async fn run(execution: &Execution, source: &Source, command: &mut Command) -> Result<(), Failure> {
-    let ended = execution
+async fn run(context: &Context, source: &Source, command: &mut Command) -> Result<(), Failure> {
+    let ended = context
         .command(command, Phase::Clone)
         .await
         .map_err(|stopped| broken(&source.url, stopped))?;
@@ -130,24 +134,24 @@ async fn run(execution: &Execution, source: &Source, command: &mut Command) -> R
 /// Clones with the git built into this binary: in a child, so that it can be killed, and so that its memory is
 /// not PID 1's.
 pub(super) async fn without(
-    execution: &Execution,
+    context: &Context,
     source: &Source,
     path: &Path,
 ) -> Result<(Option<String>, String), Failure> {
     let told = |error: std::io::Error| failed(&source.url, &error.to_string());
-    let extra_ca = execution.spec.env.get("OZMA_EXTRA_CA_FILE").map(|path| path.expose().into());
-    let job = super::Job { source: source.clone(), path: path.to_owned(), extra_ca };
+    let extra_ca = context.spec.env.get("OZMA_EXTRA_CA_FILE").map(|path| path.expose().into());
+    let job = Job { source: source.clone(), path: path.to_owned(), extra_ca };
     let job = serde_json::to_string(&job).expect("a job is plain data");
     let mut command = Command::new("/proc/self/exe");
     command
         .arg("clone")
         .env_clear()
-        .envs(execution.vars.base(&execution.places))
-        .current_dir(&execution.places.workspace)
+        .envs(context.vars.base(&context.places))
+        .current_dir(&context.places.workspace)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = execution.reaper.spawn(&mut command).map_err(told)?;
+    let mut child = context.reaper.spawn(&mut command).map_err(told)?;
     let pid = child.pid;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let work = async {
@@ -169,7 +173,7 @@ pub(super) async fn without(
         (child.wait().await, said, why)
     };
     let interrupt = || harness::process::signal_group(pid, Signal::SIGKILL);
-    let (status, said, why) = execution
+    let (status, said, why) = context
         .unless_stopped(interrupt, work)
         .await
         .map_err(|stopped| broken(&source.url, stopped))?;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    gitless::{chain, check_out, full_name},
+    gitless_tree::{chain, check_out, full_name},
     source::{Reference, Source},
 };
 

@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::job::Start;
+use super::start::Start;
 
 /// The tree with nothing in it, which every git knows.
 const EMPTY_TREE: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";

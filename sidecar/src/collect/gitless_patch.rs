@@ -15,7 +15,7 @@ use protocol::limits::MAX_ARTIFACT_BYTES;
 
 use super::{
     gitless_diff::{Side, write},
-    job::Start,
+    start::Start,
 };
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -8,10 +8,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Links, files, git_patch,
+    files, git_patch,
+    links::Links,
     send::{Name, Say, Sender},
+    start::Start,
 };
-use crate::{clone::Cloned, execution::Execution};
+use crate::{clone::Cloned, context::Context};
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
@@ -24,27 +26,19 @@ pub(crate) struct Job {
     links: Vec<String>,
 }
 
-/// Where a repository stood when the run began.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Start {
-    pub(super) folder: String,
-    pub(super) path: PathBuf,
-    pub(super) commit: Option<String>,
-}
-
 impl Job {
-    pub(super) fn new(execution: &Execution, cloned: &[Cloned], links: Links) -> Self {
+    pub(super) fn new(context: &Context, cloned: &[Cloned], links: Links) -> Self {
         let repos = cloned.iter().map(|repo| Start {
             folder: repo.folder.clone(),
             path: repo.path.clone(),
             commit: repo.commit.clone(),
         });
         Self {
-            workspace: execution.places.workspace.clone(),
-            state: execution.places.state.clone(),
-            git: execution.vars.find_program("git").is_some(),
+            workspace: context.places.workspace.clone(),
+            state: context.places.state.clone(),
+            git: context.vars.find_program("git").is_some(),
             repos: repos.collect(),
-            patterns: execution.spec.artifacts.clone(),
+            patterns: context.spec.artifacts.clone(),
             links: links.into_vec(),
         }
     }

@@ -4,23 +4,44 @@
 //! `resume` in the middle begins anew: a hello, then everything from there on. It needs no key, because
 //! nobody but this process holds those descriptors; its children have pipes of their own.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use harness::lines::{LineReader, Piece};
 use protocol::{
     limits::MAX_FRAME_BYTES,
-    sidecar::{FromSidecar, SidecarHello, ToSidecar},
+    secret::Secret,
+    sidecar::{Cancel, FromSidecar, SidecarHello, ToSidecar},
+    spec::RunSpec,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    sync::watch,
+    sync::{mpsc, watch},
 };
 
-use super::{Command, Link};
-use crate::journal::Cursor;
+use crate::{journal::Cursor, record::Recorder};
 
-impl Link {
-    pub(super) async fn session(
+/// What the worker wants.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Assign(Box<RunSpec>),
+    Cancel(Cancel),
+    Message,
+}
+
+/// Everything that outlives a connection.
+pub(super) struct Session {
+    recorder: Arc<Recorder>,
+    commands: mpsc::Sender<Command>,
+    /// Given with the assignment; no later hello goes without.
+    key: Option<Secret>,
+}
+
+impl Session {
+    pub(super) fn new(recorder: Arc<Recorder>, commands: mpsc::Sender<Command>) -> Self {
+        Self { recorder, commands, key: None }
+    }
+
+    pub(super) async fn run(
         &mut self,
         input: impl AsyncRead + Unpin,
         mut output: impl AsyncWrite + Unpin,
@@ -38,7 +59,7 @@ impl Link {
                 ToSidecar::Resume(at) if self.key.is_some() => break self.recorder.cursor(at.seq),
                 // Attached to anew before the assignment: it is asked for again.
                 ToSidecar::Resume(_) => self.hello(&mut output).await?,
-                other => crate::say(&format!("{:?} before an assignment", other.kind())),
+                other => crate::say::say(&format!("{:?} before an assignment", other.kind())),
             }
         };
         let anew = watch::Sender::new(0);
@@ -72,7 +93,7 @@ impl Link {
                 ToSidecar::Resume(at) => {
                     anew.send_replace(at.seq);
                 }
-                other => crate::say(&format!("{:?} is not for now", other.kind())),
+                other => crate::say::say(&format!("{:?} is not for now", other.kind())),
             }
         }
     }
@@ -123,7 +144,7 @@ async fn command(input: &mut LineReader<impl AsyncRead + Unpin>) -> io::Result<T
         };
         match ToSidecar::parse(&String::from_utf8_lossy(&line)) {
             Ok(message) => return Ok(message),
-            Err(error) => crate::say(&format!("a line of the worker: {error}")),
+            Err(error) => crate::say::say(&format!("a line of the worker: {error}")),
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Reading, writing and editing files.
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
-
-use super::resolve;
 
 /// Largest file that is read or edited; a larger one is refused with the advice to use the shell.
 const MAX_FILE_BYTES: u64 = 8 << 20;
@@ -78,6 +80,11 @@ pub(super) fn edit(directory: &Path, input: &Edit) -> Result<String, String> {
     fs::write(resolve(directory, &input.path), text)
         .map_err(|error| format!("{}: {error}", input.path))?;
     Ok(format!("{}: 1 passage replaced", input.path))
+}
+
+/// A path of the model: relative to the working directory, absolute as it stands.
+fn resolve(directory: &Path, path: &str) -> PathBuf {
+    directory.join(path)
 }
 
 fn content(directory: &Path, path: &str) -> Result<String, String> {

@@ -15,7 +15,7 @@ use protocol::secret::Secret;
 use serde::Deserialize;
 use tokio::{io::AsyncReadExt, net::unix::pipe, process::Command, task::JoinSet};
 
-use super::{MAX_RESULT_BYTES, Result};
+use super::result::{MAX_RESULT_BYTES, Result};
 use crate::process::{exit_code, signal_group};
 
 const DEFAULT_TIMEOUT_SECS: u64 = 120;

@@ -1,0 +1,57 @@
+//! What every step of an execution is given: the assignment, the places, where events go, how children start.
+//! It knows no step.
+
+use std::{
+    process::{Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use protocol::spec::RunSpec;
+use tokio::task::JoinSet;
+
+use crate::{environment::Variables, places::Places, reaper::Reaper, record::Recorder, stop::Stop};
+
+pub(crate) struct Context {
+    pub(crate) spec: RunSpec,
+    pub(crate) places: Places,
+    pub(crate) vars: Variables,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) reaper: Arc<Reaper>,
+    pub(crate) stop: Arc<Stop>,
+    /// Children become the unprivileged user.
+    pub(crate) drop: bool,
+    /// Not in a container of its own.
+    pub(crate) unisolated: bool,
+    /// Readers of output that something in the background still holds.
+    pub(crate) held: Held,
+}
+
+/// Streams that are read on after their process has ended.
+#[derive(Debug, Default)]
+pub(crate) struct Held(Mutex<JoinSet<()>>);
+
+impl Held {
+    /// Lets a stream be read on in the background.
+    pub(crate) fn add(&self, reader: impl Future<Output = ()> + Send + 'static) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).spawn(reader);
+    }
+}
+
+impl Context {
+    /// This binary in another mode, as the agent's user where that can be.
+    pub(crate) fn agent(&self, mode: &str) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .arg(mode)
+            .args(self.drop.then_some("--drop"))
+            .env_clear()
+            .envs(self.vars.base(&self.places))
+            .env("USER", "ozma")
+            .env("LOGNAME", "ozma")
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
+        command
+    }
+}
