@@ -1,7 +1,7 @@
 //! A real PostgreSQL: one server for each test process, one database for each test.
 //!
 //! The server is the one `OZMA_TEST_POSTGRES_URL` names, or a private cluster on a free port of loopback. The
-//! private one ends with the test process whatever way that ends; see [`cluster`].
+//! private one ends with the test process whatever way that ends.
 
 use std::sync::{
     OnceLock,
