@@ -84,7 +84,8 @@ impl Execution {
         }
         let directory = self.directory(cloned);
         if !self.context.spec.setup_commands.is_empty() {
-            self.phase(Phase::Setup, setup::run(&self.context, &directory), |()| true).await?;
+            self.phase(Phase::Setup, Box::pin(setup::run(&self.context, &directory)), |()| true)
+                .await?;
         }
         self.hand_over().await?;
         let provider = provider::run(&self.context, &directory, links);
