@@ -5,9 +5,9 @@ mod direct;
 mod docker;
 
 use protocol::{failure::FailureReason, ids::ExecutionId, spec::RunSpec};
-use tokio::io::AsyncBufRead;
+use tokio::io::{AsyncBufRead, AsyncWrite};
 
-pub(crate) use self::docker::{connect, network::pool};
+pub(crate) use self::docker::{Attach, connect, network::pool};
 use self::{direct::Direct, docker::Docker};
 use crate::{
     config::{self, Config},
@@ -44,6 +44,12 @@ pub(crate) struct Ended {
 /// The sidecar's journal, read after the end.
 pub(crate) type Journal = Box<dyn AsyncBufRead + Send + Unpin>;
 
+/// A container's standard output and input, through the engine, until either side lets go.
+pub(crate) struct Attached {
+    pub(crate) output: Journal,
+    pub(crate) input: std::pin::Pin<Box<dyn AsyncWrite + Send>>,
+}
+
 pub(crate) enum Backend {
     Docker(Box<Docker>),
     Direct(Direct),
@@ -67,11 +73,28 @@ impl Backend {
         }
     }
 
-    /// Starts the sidecar. Is not to be dropped half way: what it made would not be known.
+    /// Makes what [`start`](Self::start) starts. Neither is to be dropped half way: what it made would not be
+    /// known.
+    pub(crate) async fn create(&self, spec: &RunSpec, home: &Home) -> Result<(), Failure> {
+        match self {
+            Self::Docker(docker) => docker.create(spec, home).await,
+            Self::Direct(_) => Ok(()),
+        }
+    }
+
+    /// Starts the sidecar.
     pub(crate) async fn start(&self, spec: &RunSpec, home: &Home) -> Result<(), Failure> {
         match self {
-            Self::Docker(docker) => docker.start(spec, home).await,
+            Self::Docker(docker) => docker.start_container(&spec.execution_id).await,
             Self::Direct(direct) => direct.start(spec, home),
+        }
+    }
+
+    /// How to reach the sidecar of an execution that was begun `over_stdio`; `None` where it comes by itself.
+    pub(crate) fn attach(&self, id: &ExecutionId, over_stdio: bool) -> Option<Attach> {
+        match self {
+            Self::Docker(docker) if over_stdio => Some(docker.attach(id)),
+            Self::Docker(_) | Self::Direct(_) => None,
         }
     }
 
@@ -126,6 +149,14 @@ impl Backend {
         }
     }
 
+    /// Whether sidecars started from now on are reached through the engine.
+    fn over_stdio(&self) -> bool {
+        match self {
+            Self::Docker(docker) => docker.over_stdio,
+            Self::Direct(_) => false,
+        }
+    }
+
     /// The memory limit a run gets, in bytes.
     pub(crate) fn memory_bytes(&self, spec: &RunSpec) -> Option<u64> {
         match self {
@@ -144,6 +175,7 @@ impl Record {
             run_secs: spec.timeouts.run_secs,
             started_ms: now_ms,
             memory_bytes: backend.memory_bytes(spec),
+            stdio: backend.over_stdio(),
         }
     }
 }

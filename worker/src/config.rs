@@ -32,6 +32,8 @@ pub struct Config {
     pub backend: Backend,
     /// `unix://…` or `tcp://…`; `DOCKER_HOST`, then the usual socket, without it.
     pub docker_host: Option<String>,
+    /// How the sidecars of its containers are reached.
+    pub link: Link,
     /// Executions at once. What is assigned beyond it is rejected and stays queued.
     pub capacity: u32,
     pub tags: Vec<String>,
@@ -76,6 +78,19 @@ impl Backend {
     }
 }
 
+/// The way between this worker and the sidecar in a container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Link {
+    /// By `docker_host`: a unix socket is an engine of this machine, anything else shares no files with it.
+    #[default]
+    Auto,
+    /// A unix socket below `state_dir`, mounted into the container.
+    Socket,
+    /// The container's standard input and output, attached to through the engine.
+    Stdio,
+}
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PullPolicy {
@@ -94,6 +109,7 @@ impl Default for Config {
             token_file: None,
             backend: Backend::default(),
             docker_host: None,
+            link: Link::default(),
             // Agents wait for their models most of the time: more runs than cores is right.
             capacity: 4,
             tags: Vec::new(),
@@ -160,6 +176,15 @@ impl Config {
         Ok(id)
     }
 
+    /// Whether sidecars are reached through the engine.
+    pub(crate) fn over_stdio(&self) -> bool {
+        match self.link {
+            Link::Auto => self.docker_host.as_ref().is_some_and(|host| !host.starts_with("unix:")),
+            Link::Socket => false,
+            Link::Stdio => true,
+        }
+    }
+
     pub(crate) fn secret_token(&self) -> anyhow::Result<SecretString> {
         if let Some(token) = &self.token {
             return Ok(token.clone());
@@ -211,6 +236,16 @@ mod tests {
             let error = format!("{:#}", config.validate().unwrap_err());
             assert!(error.contains(name), "{error}");
         }
+    }
+
+    #[test]
+    fn an_engine_elsewhere_is_reached_over_stdio() {
+        let over = |text| toml::from_str::<Config>(text).unwrap().over_stdio();
+        assert!(!over(""));
+        assert!(!over("docker_host = \"unix:///run/docker.sock\""));
+        assert!(over("docker_host = \"tcp://10.0.0.1:2376\""));
+        assert!(!over("docker_host = \"tcp://127.0.0.1:2375\"\nlink = \"socket\""));
+        assert!(over("link = \"stdio\""));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::{
     executions::{Context, Held, Stop},
     home::{Home, Record},
     phase::PhaseTimer,
-    sidecar_link::{Assignment, SidecarLink},
+    sidecar_link::SidecarLink,
 };
 
 /// How long a worker that is going waits for the plane to store a report.
@@ -79,7 +79,9 @@ pub(crate) async fn adopt(context: &Context, held: Arc<Held>, record: Record) {
         },
         () = held.confirmed() => {
             tracing::info!(run.id = %held.run_id, execution.id = %held.execution_id, "execution {} taken up again", held.execution_id);
-            match SidecarLink::listen(&context.life, held.clone(), home.clone(), None) {
+            let attach = context.backend.attach(&held.execution_id, record.stdio);
+            let life = &context.life;
+            match SidecarLink::open(life, held.clone(), home.clone(), None, attach).await {
                 Ok(link) => Watch::adopted(context, &held, &home, link, &record).outcome().await,
                 Err(error) => lost(&error),
             }
@@ -130,9 +132,14 @@ async fn begin<'a>(
     home.save(&record).map_err(|error| {
         Failure::new(FailureReason::WorkspaceSetup, format!("could not begin: {error:#}"))
     })?;
-    let container = PhaseTimer::start(held, Phase::Container);
-    let link = start(context, held, home, spec, container).await?;
-    Ok(Watch::begun(context, held, home, link, &record))
+    held.container_begins();
+    match start(context, held, home, spec, record.stdio).await {
+        Ok(link) => Ok(Watch::begun(context, held, home, link, &record)),
+        Err(end) => {
+            held.container_ended(false);
+            Err(end)
+        }
+    }
 }
 
 async fn start(
@@ -140,29 +147,24 @@ async fn start(
     held: &Arc<Held>,
     home: &Home,
     spec: RunSpec,
-    container: PhaseTimer,
+    over_stdio: bool,
 ) -> Result<SidecarLink, End> {
     let _turn = tokio::select! {
         turn = context.starts.acquire() => turn,
-        stop = held.stopped(None) => {
-            container.finish(held, false);
-            return Err(stop.into());
-        }
+        stop = held.stopped(None) => return Err(stop.into()),
     };
-    let assignment = Assignment { spec: spec.clone(), container };
-    let link = SidecarLink::listen(&context.life, held.clone(), home.clone(), Some(assignment));
+    // Not dropped half way, even by a stop: a container must not appear after its removal.
+    context.backend.create(&spec, home).await?;
+    let attach = context.backend.attach(&held.execution_id, over_stdio);
+    let (life, assignment) = (&context.life, Some(spec.clone()));
+    let link = SidecarLink::open(life, held.clone(), home.clone(), assignment, attach).await;
     let link = link.map_err(|error| {
         Failure::new(FailureReason::SidecarPrep, format!("could not begin: {error:#}"))
     })?;
-    // Not dropped half way, even by a stop: a container must not appear after its removal.
-    let started = context.backend.start(&spec, home).await.map_err(End::from);
-    let stopped = held.stop_now().map_or(Ok(()), |stop| Err(stop.into()));
-    match started.and(stopped) {
-        Ok(()) => Ok(link),
-        Err(end) => {
-            link.container_ended(false);
-            Err(end)
-        }
+    context.backend.start(&spec, home).await?;
+    match held.stop_now() {
+        Some(stop) => Err(stop.into()),
+        None => Ok(link),
     }
 }
 

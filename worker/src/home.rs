@@ -33,6 +33,9 @@ pub(crate) struct Record {
     pub(crate) started_ms: i64,
     /// Limit of memory, in bytes.
     pub(crate) memory_bytes: Option<u64>,
+    /// Its sidecar is reached through the engine, whatever the settings say by now.
+    #[serde(default)]
+    pub(crate) stdio: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -191,6 +194,7 @@ mod tests {
             run_secs: 1,
             started_ms: 2,
             memory_bytes: None,
+            stdio: false,
         };
         let home = Home::at(folder.path(), &record.execution_id);
         home.create(&record, 0o700).unwrap();

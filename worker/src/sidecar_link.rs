@@ -1,7 +1,9 @@
-//! The worker's end of one execution's sidecar: a unix socket in a folder that only this execution sees.
+//! The worker's end of one execution's sidecar: a unix socket in a folder that only this execution sees, or the
+//! container's standard input and output where the engine is elsewhere.
 //! Everything that comes in is hostile until proven otherwise; a connection that breaks the rules ends, and
 //! the run goes on for whoever holds the key.
 
+mod attached;
 mod connection;
 mod socket;
 #[cfg(test)]
@@ -20,7 +22,7 @@ use service::lifecycle::Lifecycle;
 use tokio::{net::UnixListener, sync::watch, task::JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{executions::Held, home::Home, phase::PhaseTimer, sync::lock};
+use crate::{backend::Attach, executions::Held, home::Home};
 
 /// Connections at the same time; the next one waits in the kernel's queue.
 const MAX_CONNECTIONS: usize = 4;
@@ -39,16 +41,9 @@ pub(crate) struct Contact {
     pub(crate) flooding: bool,
 }
 
-/// What is new with an execution of this life of the worker.
-pub(crate) struct Assignment {
-    pub(crate) spec: RunSpec,
-    /// Runs until the sidecar's first word.
-    pub(crate) container: PhaseTimer,
-}
-
 pub(crate) struct SidecarLink {
     shared: Arc<Shared>,
-    /// Closes the socket when the execution is over.
+    /// Lets go of the socket or the container when the execution is over.
     _close: DropGuard,
 }
 
@@ -58,8 +53,6 @@ struct Shared {
     key: Secret,
     /// Handed out until the sidecar has shown that it has it, then forgotten.
     assignment: Mutex<Option<Box<RunSpec>>>,
-    /// Ends at the first hello, here and not by whoever watches: every event of the sidecar's comes after it.
-    container: Mutex<Option<PhaseTimer>>,
     contact: watch::Sender<Contact>,
     exit: watch::Sender<Option<Exit>>,
     cancel: watch::Sender<Option<Cancel>>,
@@ -70,25 +63,27 @@ struct Shared {
 }
 
 impl SidecarLink {
-    /// Begins to listen. `assignment` is `None` for an execution of an earlier life.
-    pub(crate) fn listen(
+    /// Begins to listen, or attaches to the container, which is made and not started. `assignment` is `None` for
+    /// an execution of an earlier life.
+    pub(crate) async fn open(
         life: &Lifecycle,
         held: Arc<Held>,
         home: Home,
-        assignment: Option<Assignment>,
+        assignment: Option<RunSpec>,
+        attach: Option<Attach>,
     ) -> anyhow::Result<Self> {
         let key = home.key()?;
-        let listener = socket::listen(&home.sock()).context("listen for the sidecar")?;
-        let (spec, container) = match assignment {
-            Some(Assignment { spec, container }) => (Some(Box::new(spec)), Some(container)),
-            None => (None, None),
+        let way = match attach {
+            None => Ok(socket::listen(&home.sock()).context("listen for the sidecar")?),
+            // Before it starts, or its first word would be lost.
+            Some(attach) if assignment.is_some() => Err((Some(attach.attach().await?), attach)),
+            Some(attach) => Err((None, attach)),
         };
         let shared = Arc::new(Shared {
             held,
             home,
             key,
-            assignment: Mutex::new(spec),
-            container: Mutex::new(container),
+            assignment: Mutex::new(assignment.map(Box::new)),
             contact: watch::Sender::default(),
             exit: watch::Sender::new(None),
             cancel: watch::Sender::new(None),
@@ -96,7 +91,12 @@ impl SidecarLink {
             newest: watch::Sender::new(0),
         });
         let closed = CancellationToken::new();
-        life.spawn(accept(listener, shared.clone(), closed.clone()));
+        match way {
+            Ok(listener) => life.spawn(accept(listener, shared.clone(), closed.clone())),
+            Err((first, attach)) => {
+                life.spawn(attached::keep(attach, first, shared.clone(), closed.clone()))
+            }
+        };
         Ok(Self { shared, _close: closed.drop_guard() })
     }
 
@@ -114,11 +114,6 @@ impl SidecarLink {
         self.shared.ended(exit);
     }
 
-    /// Ends the container's phase, unless the sidecar's first word has ended it already.
-    pub(crate) fn container_ended(&self, ok: bool) {
-        self.shared.container_ended(ok);
-    }
-
     /// Tells the sidecar to stop, now and on every connection from now on. The first cause stays.
     pub(crate) fn cancel(&self, cause: StopCause, grace_ms: u64) {
         self.shared.cancel.send_if_modified(|cancel| {
@@ -130,12 +125,6 @@ impl SidecarLink {
 }
 
 impl Shared {
-    fn container_ended(&self, ok: bool) {
-        if let Some(container) = lock(&self.container).take() {
-            container.finish(&self.held, ok);
-        }
-    }
-
     fn ended(&self, exit: Exit) {
         self.save(&exit);
         self.exit.send_replace(Some(exit));

@@ -1,6 +1,7 @@
 //! Executions in containers, through the Docker API (design.md 8). A container has the name and labels of its
 //! execution, so that whatever of it exists can be found without any memory.
 
+mod attach;
 mod container;
 mod ended;
 mod image;
@@ -21,6 +22,7 @@ use protocol::{
     spec::{RunSpec, Shape},
 };
 
+pub(crate) use self::attach::Attach;
 use super::{Ended, Failure, Journal};
 use crate::{
     config::{Config, PullPolicy},
@@ -43,6 +45,8 @@ pub(crate) struct Docker {
     runtime: Option<String>,
     pool: network::Pool,
     log_driver: container::LogDriver,
+    /// The engine is elsewhere: no folder of ours can be mounted into its containers.
+    pub(super) over_stdio: bool,
     /// Thousandths of a processor the engine has; it refuses a container that may use more.
     cpu_millis: u32,
     /// One at a time looks after sidecar volumes.
@@ -72,7 +76,8 @@ impl Docker {
             default_shape: config.default_shape,
             runtime: config.runtime.clone(),
             pool: network::pool(&config.network_pool).context("network_pool")?,
-            log_driver: container::LogDriver::of(&info),
+            log_driver: container::LogDriver::of(&info, config.over_stdio()),
+            over_stdio: config.over_stdio(),
             cpu_millis: info
                 .ncpu
                 .and_then(|cpus| u32::try_from(cpus).ok())
@@ -87,12 +92,11 @@ impl Docker {
         self.sidecar_volume().await.map(|_| ())
     }
 
-    pub(super) async fn start(&self, spec: &RunSpec, home: &Home) -> Result<(), Failure> {
+    pub(super) async fn create(&self, spec: &RunSpec, home: &Home) -> Result<(), Failure> {
         let volume = self.sidecar_volume().await?;
         let network = self.create_network(spec).await?;
         let body = self.container(spec, home, &volume, network);
-        self.create_container(&spec.execution_id, body).await?;
-        self.start_container(&spec.execution_id).await
+        self.create_container(&spec.execution_id, body).await
     }
 
     pub(super) async fn kill(&self, id: &ExecutionId) {

@@ -38,6 +38,9 @@ impl Config {
         if let Some(host) = get("DOCKER_HOST") {
             self.docker_host = Some(host);
         }
+        if let Some(link) = get("OZ_WORKER_LINK") {
+            self.link = word(&link).context("OZ_WORKER_LINK")?;
+        }
         if let Some(capacity) = get("OZ_WORKER_CAPACITY") {
             self.capacity = capacity.parse().context("OZ_WORKER_CAPACITY")?;
         }

@@ -195,7 +195,7 @@ impl<'a> Watch<'a> {
             let _ = contact.wait_for(|contact| !contact.now).await;
         };
         let _ = tokio::time::timeout(READ_REST_WITHIN, rest).await;
-        self.link.container_ended(false);
+        self.held.container_ended(false);
         if (self.known.adopted || self.link.exit().borrow().is_none()) && ended.began {
             tokio::select! {
                 () = self.read_journal() => {}
@@ -223,7 +223,7 @@ impl<'a> Watch<'a> {
         if self.known.exit.is_none() {
             self.known.exit = self.exit();
         }
-        self.link.container_ended(self.known.exit.is_some());
+        self.held.container_ended(self.known.exit.is_some());
         if let Some(stop) = self.held.stop_now() {
             if stop == Stop::Superseded {
                 return End::Superseded;

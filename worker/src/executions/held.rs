@@ -1,16 +1,16 @@
 //! One execution as the rest of the worker sees it: what it has to say, and what it is told.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use protocol::{
-    event::Event,
+    event::{Event, Phase},
     ids::{ExecutionId, RunId},
 };
 use service::clock::Clock;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::output::Outbox;
+use crate::{output::Outbox, phase::PhaseTimer, sync::lock};
 
 /// Why an execution is to stop before its end, in order: a later one takes the place of an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +33,8 @@ pub(crate) struct Held {
     /// The plane said, in this life of the worker, that it goes on.
     confirmed: CancellationToken,
     clock: Clock,
+    /// Runs until the sidecar's first word.
+    container: Mutex<Option<PhaseTimer>>,
 }
 
 impl Held {
@@ -55,11 +57,26 @@ impl Held {
             stop: watch::Sender::new(None),
             confirmed,
             clock,
+            container: Mutex::default(),
         }
     }
 
     pub(crate) fn say(&self, event: &Event) {
         self.outbox.say(self.clock.now_ms(), event);
+    }
+
+    /// The container's phase begins.
+    pub(crate) fn container_begins(&self) {
+        let timer = PhaseTimer::start(self, Phase::Container);
+        *lock(&self.container) = Some(timer);
+    }
+
+    /// It ends, unless it has ended already. Whoever hears the sidecar's hello says so, and not whoever watches
+    /// it: every event of the sidecar's is to come after this one.
+    pub(crate) fn container_ended(&self, ok: bool) {
+        if let Some(timer) = lock(&self.container).take() {
+            timer.finish(self, ok);
+        }
     }
 
     pub(super) fn stop(&self, stop: Stop) {

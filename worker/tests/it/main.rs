@@ -7,6 +7,7 @@ mod ends;
 mod life;
 mod link;
 mod plane;
+mod remote;
 mod restart;
 mod rig;
 mod stop;

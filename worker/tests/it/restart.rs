@@ -11,11 +11,11 @@ use crate::{
 /// Prints the numbers up to this one, a little apart.
 const LAST: u32 = 60;
 
-fn counting() -> String {
+pub(crate) fn counting() -> String {
     format!("for n in $(seq 1 {LAST}); do echo n $n; sleep 0.05; done")
 }
 
-fn assert_counted(output: &str) {
+pub(crate) fn assert_counted(output: &str) {
     let said: Vec<&str> = output.lines().collect();
     let expected: Vec<String> = (1..=LAST).map(|n| format!("n {n}")).collect();
     assert_eq!(said, expected);

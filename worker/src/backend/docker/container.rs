@@ -1,5 +1,6 @@
 //! What an execution's container is made of: few capabilities, no new privileges, limits, no mounts of the host
-//! but the sidecar's socket. Nothing secret stands in it; the assignment comes over the socket.
+//! but the sidecar's socket. Nothing secret stands in it; the assignment comes over the socket, or over standard
+//! input where the engine is elsewhere.
 
 use std::collections::HashMap;
 
@@ -37,7 +38,12 @@ pub(super) enum LogDriver {
 }
 
 impl LogDriver {
-    pub(super) fn of(info: &SystemInfo) -> Self {
+    pub(super) fn of(info: &SystemInfo, over_stdio: bool) -> Self {
+        if over_stdio {
+            // What is printed are the run's events, and the plane has them: not written a second time. One can
+            // attach without a log.
+            return Self::None;
+        }
         let drivers = info.plugins.as_ref().and_then(|plugins| plugins.log.as_ref());
         match drivers {
             Some(drivers) if drivers.iter().any(|driver| driver == "local") => Self::Local,
@@ -61,6 +67,32 @@ impl LogDriver {
     }
 }
 
+fn sidecar_mount(volume: &str) -> Mount {
+    Mount {
+        typ: Some(MountType::VOLUME),
+        source: Some(volume.to_owned()),
+        target: Some(SIDECAR_MOUNT.to_owned()),
+        read_only: Some(true),
+        // Nothing of the task image may get into the shared volume.
+        volume_options: Some(MountVolumeOptions {
+            no_copy: Some(true),
+            ..MountVolumeOptions::default()
+        }),
+        ..Mount::default()
+    }
+}
+
+fn socket_mount(home: &Home) -> Mount {
+    Mount {
+        typ: Some(MountType::BIND),
+        source: Some(home.sock().to_string_lossy().into_owned()),
+        target: Some(SOCKET_FOLDER.to_owned()),
+        // One can still connect to a socket there, but not replace it.
+        read_only: Some(true),
+        ..Mount::default()
+    }
+}
+
 impl Docker {
     pub(super) fn container(
         &self,
@@ -71,29 +103,16 @@ impl Docker {
     ) -> ContainerCreateBody {
         let shape = self.shape(spec);
         let memory = shape.memory_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+        let mut mounts = vec![sidecar_mount(volume)];
+        let (mut cmd, mut env) = (vec!["supervise".to_owned()], Vec::new());
+        if self.over_stdio {
+            cmd.push("--stdio".to_owned());
+        } else {
+            mounts.push(socket_mount(home));
+            env.push(format!("OZMA_SOCKET={SOCKET_PATH}"));
+        }
         let host = HostConfig {
-            mounts: Some(vec![
-                Mount {
-                    typ: Some(MountType::VOLUME),
-                    source: Some(volume.to_owned()),
-                    target: Some(SIDECAR_MOUNT.to_owned()),
-                    read_only: Some(true),
-                    // Nothing of the task image may get into the shared volume.
-                    volume_options: Some(MountVolumeOptions {
-                        no_copy: Some(true),
-                        ..MountVolumeOptions::default()
-                    }),
-                    ..Mount::default()
-                },
-                Mount {
-                    typ: Some(MountType::BIND),
-                    source: Some(home.sock().to_string_lossy().into_owned()),
-                    target: Some(SOCKET_FOLDER.to_owned()),
-                    // One can still connect to a socket there, but not replace it.
-                    read_only: Some(true),
-                    ..Mount::default()
-                },
-            ]),
+            mounts: Some(mounts),
             network_mode: Some(network),
             cap_drop: Some(vec!["ALL".to_owned()]),
             cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
@@ -112,10 +131,16 @@ impl Docker {
             image: Some(spec.image.clone()),
             // Given, so that the image's own does not run.
             entrypoint: Some(vec![SIDECAR_BINARY.to_owned()]),
-            cmd: Some(vec!["supervise".to_owned()]),
+            cmd: Some(cmd),
+            open_stdin: Some(self.over_stdio),
+            attach_stdin: Some(self.over_stdio),
+            attach_stdout: Some(self.over_stdio),
+            // A worker that lets go may come back: standard input does not end with it.
+            stdin_once: Some(false),
+            tty: Some(false),
             // By number: the image may know no users, or name another one.
             user: Some("0:0".to_owned()),
-            env: Some(vec![format!("OZMA_SOCKET={SOCKET_PATH}")]),
+            env: Some(env),
             labels: Some(self.labels(spec)),
             healthcheck: Some(HealthConfig {
                 test: Some(vec!["NONE".to_owned()]),
@@ -138,7 +163,10 @@ impl Docker {
         })
     }
 
-    pub(super) async fn start_container(&self, id: &ExecutionId) -> Result<(), Failure> {
+    pub(in crate::backend) async fn start_container(
+        &self,
+        id: &ExecutionId,
+    ) -> Result<(), Failure> {
         let started = self.client.start_container(&name(id), None).await;
         started
             .map_err(|error| failure(FailureReason::ContainerStart, "start the container", &error))
