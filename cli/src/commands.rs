@@ -13,7 +13,14 @@ pub(crate) mod token;
 pub(crate) mod up;
 pub(crate) mod worker;
 
-use crate::{args::Command, failure::Failure, surroundings::Surroundings, term::Term};
+use clap::CommandFactory;
+
+use crate::{
+    args::{Cli, Command},
+    failure::Failure,
+    surroundings::Surroundings,
+    term::Term,
+};
 
 pub(crate) async fn run(
     command: Command,
@@ -32,6 +39,6 @@ pub(crate) async fn run(
         Command::Token(args) => token::run(args, around, term).await,
         Command::Login(args) => login::run(args, around, term).await,
         Command::Bench(args) => bench::run(args, around, term).await,
-        Command::Completions(args) => completions::run(&args, term),
+        Command::Completions(args) => completions::run(&args, Cli::command(), term),
     }
 }

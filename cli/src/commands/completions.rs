@@ -1,9 +1,9 @@
 //! `ozma completions`: a script for the shell, on standard output.
 
-use clap::{Args, CommandFactory, ValueEnum};
+use clap::{Args, Command, ValueEnum};
 use clap_complete::{Shell as Known, generate};
 
-use crate::{args::Cli, failure::Failure, term::Term};
+use crate::{failure::Failure, term::Term};
 
 const AFTER_HELP: &str = "\
 Load it with, for example, `source <(ozma completions bash)`.";
@@ -21,13 +21,17 @@ pub(crate) enum Shell {
     Fish,
 }
 
-pub(crate) fn run(args: &CompletionsArgs, term: &mut Term) -> Result<(), Failure> {
+pub(crate) fn run(
+    args: &CompletionsArgs,
+    mut command_line: Command,
+    term: &mut Term,
+) -> Result<(), Failure> {
     let shell = match args.shell {
         Shell::Bash => Known::Bash,
         Shell::Zsh => Known::Zsh,
         Shell::Fish => Known::Fish,
     };
     let mut script = Vec::new();
-    generate(shell, &mut Cli::command(), "ozma", &mut script);
+    generate(shell, &mut command_line, "ozma", &mut script);
     Ok(term.bytes(&script)?)
 }
