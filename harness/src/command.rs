@@ -5,7 +5,7 @@ use std::{os::unix::fs::OpenOptionsExt, path::Path, process::Stdio};
 
 use nix::sys::signal::Signal;
 use protocol::{
-    event::{Event, Exit, Phase, Stream},
+    event::{Exit, Phase, Stream},
     failure::FailureReason,
     sidecar::Launch,
 };
@@ -123,7 +123,10 @@ async fn pump(
     exited: &CancellationToken,
 ) {
     let Some(mut output) = output else { return };
-    while let Ok(event @ Event::Output { .. }) = output.next(exited).await {
+    while let Ok(event) = output.next(exited).await {
+        feed.send(event).await;
+    }
+    if let Some(event) = output.rest() {
         feed.send(event).await;
     }
 }

@@ -88,6 +88,11 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
         Self { source, lines: Lines::new(max), chunk: vec![0; 32 << 10], ended: false }
     }
 
+    /// What was read of a line that has no end yet.
+    pub fn rest(&mut self) -> Option<Piece> {
+        self.lines.rest()
+    }
+
     /// The next piece; `None` at the end. Safe to give up in a `select!`.
     ///
     /// # Errors

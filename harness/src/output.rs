@@ -7,14 +7,18 @@ use protocol::{
     event::{Event, Phase, Stream},
     limits::MAX_OUTPUT_EVENT_BYTES,
 };
-use tokio::io::AsyncRead;
+use tokio::{io::AsyncRead, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::lines::{LineReader, Piece};
 
-/// How long a stream must be silent, after its process has ended, before nobody waits for it any more:
-/// a process left in the background may hold it open for ever.
-const QUIET: Duration = Duration::from_millis(200);
+/// How long a stream is still listened to after its process has ended and nothing of it is left in the pipe:
+/// a process in the background may hold it open, and talk, for ever.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// Most that is read of a stream after its process has ended, in bytes: no pipe of an unprivileged process holds
+/// more, so all of its own output is in it. What comes behind is somebody else's.
+const LEFT_BYTES: usize = 2 << 20;
 
 /// The output of one stream of one process.
 #[derive(Debug)]
@@ -22,6 +26,10 @@ pub struct Output<R> {
     reader: LineReader<R>,
     phase: Phase,
     stream: Stream,
+    /// Counts down once the process has ended.
+    left: usize,
+    /// When the stream is given up; known once its process has ended and the pipe was empty.
+    until: Option<Instant>,
 }
 
 /// Why [`Output::next`] has nothing.
@@ -29,31 +37,45 @@ pub struct Output<R> {
 pub enum Silence {
     /// Every holder closed the stream.
     Ended,
-    /// The process ended and the stream is silent, but something still holds it.
+    /// The process ended and all it printed was taken, but something else still holds the stream.
     Held,
 }
 
 impl<R: AsyncRead + Unpin> Output<R> {
     pub fn new(source: R, phase: Phase, stream: Stream) -> Self {
-        Self { reader: LineReader::new(source, MAX_OUTPUT_EVENT_BYTES), phase, stream }
+        let reader = LineReader::new(source, MAX_OUTPUT_EVENT_BYTES);
+        Self { reader, phase, stream, left: LEFT_BYTES, until: None }
     }
 
     /// The next piece as an event. `exited` is cancelled when the process itself has ended.
     pub async fn next(&mut self, exited: &CancellationToken) -> Result<Event, Silence> {
+        if exited.is_cancelled() && self.left == 0 {
+            return Err(Silence::Held);
+        }
         let piece = tokio::select! {
-            // Data first: only a stream that is both left and silent is given up.
+            // Data first: nothing that its own process printed is given up.
             biased;
             piece = self.reader.next() => piece,
             () = async {
                 exited.cancelled().await;
-                tokio::time::sleep(QUIET).await;
+                let until = *self.until.get_or_insert_with(|| Instant::now() + LINGER);
+                tokio::time::sleep_until(until).await;
             } => return Err(Silence::Held),
         };
         // A stream that cannot be read has ended, as far as anyone can tell.
-        match piece.ok().flatten() {
-            Some(piece) => Ok(event(self.phase, self.stream, piece)),
-            None => Err(Silence::Ended),
+        let Some(piece) = piece.ok().flatten() else { return Err(Silence::Ended) };
+        if exited.is_cancelled() {
+            let (Piece::Line(bytes) | Piece::Part(bytes)) = &piece;
+            self.left = self.left.saturating_sub(bytes.len() + 1);
         }
+        Ok(event(self.phase, self.stream, piece))
+    }
+
+    /// The beginning of a line that nobody ended, of a stream that is given up.
+    pub fn rest(mut self) -> Option<Event> {
+        // Of one that never stops, what is left is not its process's.
+        let rest = self.reader.rest().filter(|_| self.left > 0)?;
+        Some(event(self.phase, self.stream, rest))
     }
 }
 
@@ -96,6 +118,41 @@ mod tests {
             })
             .collect();
         assert_eq!(fields, [(Some("hé"), None, false), (None, Some("//4="), false)]);
+    }
+
+    /// What comes last of a stream that is held.
+    async fn last_words(source: impl AsyncRead + Unpin, exited: &CancellationToken) -> String {
+        let mut output = Output::new(source, Phase::Provider, Stream::Stdout);
+        let mut last = None;
+        let silence = loop {
+            match output.next(exited).await {
+                Ok(event) => last = Some(event),
+                Err(silence) => break silence,
+            }
+        };
+        assert_eq!(silence, Silence::Held);
+        let Some(Event::Output { text, .. }) = output.rest().or(last) else { panic!() };
+        text.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_others_hold_is_given_up_and_its_last_words_kept() {
+        let exited = CancellationToken::new();
+        exited.cancel();
+        // One that never ends and never waits, and one that says a little now and then.
+        let flood = tokio::io::AsyncReadExt::chain(&b"first\n"[..], tokio::io::repeat(b'\n'));
+        let (mut talker, source) = tokio::io::duplex(64);
+        let talk = async {
+            while tokio::io::AsyncWriteExt::write_all(&mut talker, b"x\nlast").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        assert_eq!(last_words(flood, &exited).await, "");
+        let last = tokio::select! {
+            last = last_words(source, &exited) => last,
+            () = talk => panic!(),
+        };
+        assert!(last.starts_with("last"));
     }
 
     #[tokio::test]

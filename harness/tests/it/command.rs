@@ -59,3 +59,15 @@ async fn what_cannot_be_started_says_why() {
         assert_eq!(exit.message, format!("provider {kind} is not available in this version"));
     }
 }
+
+#[tokio::test]
+async fn a_process_left_behind_does_not_hold_the_end_nor_take_the_last_words() {
+    let run = Run::command("(while echo x; do sleep 0.05; done) & printf 'last words' >&2");
+    let (events, exit) = run.finish().await;
+    assert!(exit.success);
+    assert!(printed(&events).contains(&"last words"), "{events:?}");
+    // One that is silent, and ends of itself soon after the test.
+    let run = Run::command("sleep 2 & printf 'last words'");
+    let (events, _) = run.finish().await;
+    assert!(printed(&events).contains(&"last words"), "{events:?}");
+}

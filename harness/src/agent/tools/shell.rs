@@ -23,8 +23,9 @@ const DEFAULT_TIMEOUT_SECS: u64 = 120;
 /// A longer limit is cut to this one.
 const MAX_TIMEOUT_SECS: u64 = 1_800;
 
-/// How long the output of a command that has ended may still be silent before nobody waits for more.
-const QUIET: Duration = Duration::from_millis(200);
+/// How long output is still taken after its command has ended: a process in the background may hold it, and talk,
+/// for ever.
+const LINGER: Duration = Duration::from_millis(200);
 
 /// What is kept of a long output: its beginning, and as much of its end.
 const KEPT_BYTES: usize = MAX_RESULT_BYTES / 2 - 512;
@@ -86,6 +87,7 @@ impl Shell {
         let mut kept = Kept::default();
         let mut chunk = vec![0; 32 << 10];
         let mut status = None;
+        let mut until = deadline;
         let mut open = true;
         let mut late = false;
         while status.is_none() || open {
@@ -96,12 +98,15 @@ impl Shell {
                     late = true;
                     signal_group(group, Signal::SIGKILL);
                 }
-                ended = child.wait(), if status.is_none() => status = Some(ended?),
+                ended = child.wait(), if status.is_none() => {
+                    status = Some(ended?);
+                    until = tokio::time::Instant::now() + LINGER;
+                }
+                () = tokio::time::sleep_until(until), if status.is_some() => break,
                 count = output.read(&mut chunk), if open => match count {
                     Ok(count) if count > 0 => kept.push(&chunk[..count]),
                     _ => open = false,
                 },
-                () = tokio::time::sleep(QUIET), if status.is_some() => break,
             }
         }
         self.running.store(0, Ordering::Relaxed);
@@ -183,6 +188,16 @@ mod tests {
         assert!(result.ok);
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL)
             .unwrap();
+    }
+
+    #[tokio::test]
+    async fn not_even_one_that_talks_on_does() {
+        for talk in ["yes", "while :; do echo; sleep 0.1; done"] {
+            let result = run(&format!("setsid sh -c '{talk}' & echo $! >&2"), Some(2)).await;
+            let pid = result.output.lines().find_map(|line| line.parse().ok()).unwrap();
+            nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+            assert!(result.ok, "{talk}");
+        }
     }
 
     #[tokio::test]
