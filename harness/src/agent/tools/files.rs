@@ -57,6 +57,9 @@ pub(super) fn read(directory: &Path, input: &Read) -> Result<String, String> {
 pub(super) fn write(directory: &Path, input: &Write) -> Result<String, String> {
     let path = resolve(directory, &input.path);
     let told = |error: std::io::Error| format!("{}: {error}", input.path);
+    if fs::metadata(&path).is_ok_and(|about| !about.is_file()) {
+        return Err(not_regular(&input.path));
+    }
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(told)?;
     }
@@ -87,13 +90,17 @@ fn resolve(directory: &Path, path: &str) -> PathBuf {
     directory.join(path)
 }
 
+/// A pipe or a device would never end, and one of the pipes is our own.
+fn not_regular(path: &str) -> String {
+    format!("{path}: no regular file; use the shell")
+}
+
 fn content(directory: &Path, path: &str) -> Result<String, String> {
     let full = resolve(directory, path);
     let told = |error: std::io::Error| format!("{path}: {error}");
     let about = fs::metadata(&full).map_err(told)?;
-    // A pipe or a device would never end.
     if !about.is_file() {
-        return Err(format!("{path}: no regular file"));
+        return Err(not_regular(path));
     }
     if about.len() > MAX_FILE_BYTES {
         return Err(format!(
@@ -138,5 +145,10 @@ mod tests {
             let input = Read { path: path.to_owned(), start_line: None, end_line: None };
             assert!(read(folder.path(), &input).unwrap_err().contains(why), "{path}");
         }
+        // Nobody reads: opening it would wait for ever.
+        let pipe = folder.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let input = Write { path: "pipe".to_owned(), content: String::new() };
+        assert!(write(folder.path(), &input).unwrap_err().contains("no regular file"));
     }
 }
