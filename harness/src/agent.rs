@@ -133,7 +133,7 @@ impl Agent {
         feed.send(Event::ToolCall {
             id: call.id.clone(),
             name: call.name.clone(),
-            input: text::shorten(&call.input()),
+            input: text::shown(&call.input()),
             scripted,
         })
         .await;

@@ -12,9 +12,14 @@ pub struct Failure {
     pub message: String,
 }
 
+/// Longest message of a failure, in bytes; what is over it is cut off. Much of it may come from elsewhere.
+const MAX_MESSAGE_BYTES: usize = 4 << 10;
+
 impl Failure {
     pub fn new(reason: FailureReason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        let mut message = message.into();
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+        Self { reason, message }
     }
 
     pub(crate) fn cancelled() -> Self {
@@ -121,5 +126,7 @@ mod tests {
     fn a_long_message_is_cut_between_characters() {
         let shown = ApiError::read(&"é".repeat(1000)).shown();
         assert_eq!(shown.len(), MAX_SHOWN_BYTES);
+        let failure = Failure::new(FailureReason::Unknown, "é".repeat(100_000));
+        assert_eq!(failure.message.len(), MAX_MESSAGE_BYTES);
     }
 }

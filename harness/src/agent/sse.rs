@@ -15,6 +15,12 @@ const MAX_LINE_BYTES: usize = 1 << 20;
 /// Longest answer: its text and the arguments of its calls together. A longer one is a failure.
 const MAX_REPLY_BYTES: usize = 4 << 20;
 
+/// Most bytes of one answer's stream, whatever is in them. More is a failure.
+const MAX_STREAM_BYTES: usize = 64 << 20;
+
+/// Longest name of a tool, and longest id of a call. A longer one is a failure.
+const MAX_NAME_BYTES: usize = 256;
+
 /// Most tools called in one answer. More is a failure.
 const MAX_CALLS: usize = 128;
 
@@ -65,6 +71,7 @@ pub(super) struct Assembly {
     lines: Lines,
     reply: Reply,
     bytes: usize,
+    streamed: usize,
     refusal: String,
     finish: Option<String>,
     done: bool,
@@ -76,6 +83,7 @@ impl Assembly {
             lines: Lines::new(MAX_LINE_BYTES),
             reply: Reply::default(),
             bytes: 0,
+            streamed: 0,
             refusal: String::new(),
             finish: None,
             done: false,
@@ -84,6 +92,10 @@ impl Assembly {
 
     /// Takes bytes as they come and gives back the text in them; nothing after the stream's own end.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Result<String, Failure> {
+        self.streamed = self.streamed.saturating_add(bytes.len());
+        if self.streamed > MAX_STREAM_BYTES {
+            return Err(too_much());
+        }
         self.lines.push(bytes);
         let mut text = String::new();
         while let Some(piece) = self.lines.pop() {
@@ -159,6 +171,9 @@ impl Assembly {
             }
             call.name.push_str(&name);
             call.arguments.push_str(&arguments);
+            if call.name.len().max(call.id.len()) > MAX_NAME_BYTES {
+                return Err(too_much());
+            }
             self.count(name.len() + arguments.len())?;
         }
         Ok(())
@@ -241,6 +256,25 @@ mod tests {
         let calls: Vec<_> =
             reply.calls.iter().map(|call| (call.id.as_str(), call.arguments.as_str())).collect();
         assert_eq!(calls, [("a", "{\"command\":1}"), ("b", "{}")]);
+    }
+
+    #[test]
+    fn every_part_of_an_answer_is_bounded() {
+        let call = |id: &str, name: &str| {
+            format!(
+                "data: {{\"choices\":[{{\"delta\":{{\"tool_calls\":[{{\"index\":0,\"id\":\"{id}\",\
+                 \"function\":{{\"name\":\"{name}\"}}}}]}}}}]}}\n"
+            )
+        };
+        let long = "x".repeat(MAX_NAME_BYTES + 1);
+        for stream in [call(&long, "shell"), call("id", &long)] {
+            assert_eq!(put_together(&stream).unwrap_err().reason, FailureReason::AgentLimit);
+        }
+        // Lines that say nothing, for ever.
+        let mut assembly = Assembly::new();
+        let comments = ": still there\n".repeat(10_000);
+        let ended = (0..1_000).try_for_each(|_| assembly.push(comments.as_bytes()).map(drop));
+        assert_eq!(ended.unwrap_err().reason, FailureReason::AgentLimit);
     }
 
     #[test]

@@ -67,8 +67,17 @@ pub(super) fn cut(mut text: String, max: usize) -> (String, bool) {
     (text, true)
 }
 
-/// The input of a tool call with its long texts cut.
-pub(super) fn shorten(input: &Value) -> Value {
+/// The input of a tool call as it is shown: its long texts cut, and as one text if it is still too long.
+pub(super) fn shown(input: &Value) -> Value {
+    let short = shorten(input);
+    let text = short.to_string();
+    if text.len() <= MAX_TEXT_EVENT_BYTES {
+        return short;
+    }
+    Value::String(cut(text, MAX_TEXT_EVENT_BYTES).0)
+}
+
+fn shorten(input: &Value) -> Value {
     match input {
         Value::String(text) => Value::String(cut(text.clone(), MAX_SHOWN_INPUT_BYTES).0),
         Value::Array(items) => Value::Array(items.iter().take(64).map(shorten).collect()),
@@ -76,5 +85,24 @@ pub(super) fn shorten(input: &Value) -> Value {
             fields.iter().take(64).map(|(name, value)| (name.clone(), shorten(value))).collect(),
         ),
         other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_input_is_shown_within_bounds_whatever_its_form() {
+        let long = "x".repeat(100_000);
+        for input in [
+            serde_json::json!({"command": long}),
+            serde_json::json!([long, long, long, long, long, long, long, long]),
+            serde_json::json!({ long: 1 }),
+        ] {
+            assert!(shown(&input).to_string().len() <= MAX_TEXT_EVENT_BYTES + 2);
+        }
+        let short = serde_json::json!({"a": [1, "b"]});
+        assert_eq!(shown(&short), short);
     }
 }
