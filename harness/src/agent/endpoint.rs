@@ -1,5 +1,5 @@
 //! Which model answers: the environment's values first, then what the worker filled in.
-//! A key of the worker must never go to an address the environment chose.
+//! A key of the worker must never go to an address the environment chose, nor to a server it vouches for.
 
 use std::collections::BTreeMap;
 
@@ -25,8 +25,7 @@ pub(super) fn choose(launch: &Launch) -> Result<Model, Failure> {
             })
         }
         Endpoint::OpenaiChat { base_url, api_key, headers, model } => {
-            let extra_ca = value(launch, "OZMA_EXTRA_CA_FILE");
-            OpenaiChat::new(&base_url, api_key, &headers, model, extra_ca.map(Secret::expose))
+            OpenaiChat::new(&base_url, api_key, &headers, model, extra_ca(launch))
                 .map(Model::OpenaiChat)
         }
     }
@@ -38,7 +37,7 @@ fn endpoint(launch: &Launch) -> Result<Endpoint, Failure> {
         asked.or_else(|| value(launch, "OPENAI_MODEL").map(|model| model.expose().to_owned()));
     let key = value(launch, "OPENAI_API_KEY");
     let base_url = value(launch, "OPENAI_BASE_URL");
-    if key.is_none() && base_url.is_none() {
+    if !own(launch) {
         return match launch.harness.endpoint.clone() {
             Some(Endpoint::OpenaiChat { base_url, api_key, headers, model }) => {
                 Ok(Endpoint::OpenaiChat {
@@ -72,6 +71,17 @@ fn endpoint(launch: &Launch) -> Result<Endpoint, Failure> {
         headers: BTreeMap::new(),
         model,
     })
+}
+
+/// Whether the environment names its own endpoint.
+fn own(launch: &Launch) -> bool {
+    ["OPENAI_API_KEY", "OPENAI_BASE_URL"].iter().any(|name| value(launch, name).is_some())
+}
+
+/// Further certificate authorities, for the environment's own endpoint only: its set-up commands decide where a
+/// name leads, and with an authority of theirs the worker's key would follow.
+fn extra_ca(launch: &Launch) -> Option<&str> {
+    value(launch, "OZMA_EXTRA_CA_FILE").filter(|_| own(launch)).map(Secret::expose)
 }
 
 /// A value of the environment that says something.
@@ -114,6 +124,14 @@ mod tests {
         let chosen = endpoint(&launch(&[("OPENAI_API_KEY", "mine")], Some(of_worker()))).unwrap();
         let Endpoint::OpenaiChat { base_url, .. } = chosen else { panic!() };
         assert_eq!(base_url, DEFAULT_BASE_URL);
+    }
+
+    #[test]
+    fn the_environment_vouches_for_its_own_endpoint_only() {
+        let ca = ("OZMA_EXTRA_CA_FILE", "/ca.pem");
+        assert_eq!(extra_ca(&launch(&[ca], Some(of_worker()))), None);
+        let own = launch(&[ca, ("OPENAI_BASE_URL", "https://mine.example")], Some(of_worker()));
+        assert_eq!(extra_ca(&own), Some("/ca.pem"));
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub(crate) struct OpenaiChat {
     url: reqwest::Url,
     model: String,
     retry: Retry,
+    /// What an endpoint may repeat in its complaints, and nobody may read there.
+    secrets: Vec<Secret>,
 }
 
 /// One try that did not give an answer.
@@ -89,6 +91,7 @@ impl OpenaiChat {
                 refused("the model's base URL is no http or https address".to_owned())
             })?;
         let mut sent = HeaderMap::new();
+        let secrets = api_key.iter().chain(headers.values()).cloned().collect();
         let key = api_key.map(|key| (AUTHORIZATION.as_str().to_owned(), bearer(&key)));
         let more = headers.iter().map(|(name, value)| (name.clone(), value.expose().to_owned()));
         for (name, value) in key.into_iter().chain(more) {
@@ -111,7 +114,7 @@ impl OpenaiChat {
             .user_agent(concat!("ozma/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| refused(format!("HTTP client: {error}")))?;
-        Ok(Self { client, url, model, retry: Retry::default() })
+        Ok(Self { client, url, model, retry: Retry::default(), secrets })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -127,10 +130,13 @@ impl OpenaiChat {
         let mut tried = 0;
         loop {
             tried += 1;
-            let miss = match self.ask(body.clone(), feed).await {
+            let mut miss = match self.ask(body.clone(), feed).await {
                 Ok(reply) => return Ok(reply),
                 Err(miss) => miss,
             };
+            for secret in self.secrets.iter().filter(|secret| !secret.expose().is_empty()) {
+                miss.failure.message = miss.failure.message.replace(secret.expose(), "[secret]");
+            }
             let wait = self.retry.wait(tried, miss.retry_after).filter(|_| miss.again);
             let Some(wait) = wait else { return Err(miss.failure) };
             let text = format!("{}; trying again in {:.1} s", miss.failure, wait.as_secs_f32());

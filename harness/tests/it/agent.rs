@@ -147,3 +147,29 @@ async fn a_script_past_its_end_answers_with_its_last_text() {
     run.launch.harness.endpoint = Some(Endpoint::Scripted { script: "{".to_owned() });
     assert_eq!(run.finish().await.1.reason, Some(R::AgentInvocation));
 }
+
+#[tokio::test]
+async fn a_key_that_the_endpoint_repeats_is_not_handed_on() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let echo = async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut request = vec![0; 64 << 10];
+        let mut length = 0;
+        while !request[..length].windows(4).any(|end| end == b"\r\n\r\n") {
+            length += socket.read(&mut request[length..]).await.unwrap();
+        }
+        let head = String::from_utf8_lossy(&request[..length]).to_lowercase();
+        let line = head.lines().find(|line| line.starts_with("authorization")).unwrap();
+        let body = format!("no such key: {line}");
+        let answer = format!("HTTP/1.1 401 No\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        socket.write_all(answer.as_bytes()).await.unwrap();
+        // Kept open until the answer was read.
+        while socket.read(&mut request).await.is_ok_and(|count| count > 0) {}
+    };
+    let run = Run::model(format!("http://{address}"));
+    let ((_, exit), ()) = tokio::join!(run.finish(), echo);
+    assert_eq!(exit.reason, Some(R::AuthExpired));
+    assert!(exit.message.contains("bearer [secret]"), "{}", exit.message);
+}
