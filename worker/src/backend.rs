@@ -141,6 +141,17 @@ impl Backend {
         }
     }
 
+    /// Removes what this worker shares between runs and no run needs any more.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub(crate) async fn tidy(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Docker(docker) => docker.remove_old_volumes().await,
+            Self::Direct(_) => Ok(()),
+        }
+    }
+
     /// Mode of an execution's folder.
     pub(crate) fn home_mode(&self) -> u32 {
         match self {

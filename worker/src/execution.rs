@@ -180,7 +180,7 @@ pub(crate) async fn give_up(context: &Context, held: &Held) {
 async fn finish(context: &Context, held: &Held, home: &Home, end: End) {
     if let End::Report(report) = end {
         report.log(held);
-        context.metrics.ended(&report);
+        context.metrics.ended(&report, held.lasted());
         held.outbox.report(report.into_frame(held));
         let said_its_last = home.exit().is_ok_and(|exit| exit.is_some());
         if !said_its_last {

@@ -103,7 +103,7 @@ impl Executions {
                 drop(inner);
                 return self.reject(run_id, execution_id, reason);
             }
-            let held = self.held(run_id, execution_id.clone(), true);
+            let held = self.held(run_id, execution_id.clone(), None);
             inner.held.insert(execution_id.clone(), held.clone());
             held
         };
@@ -116,7 +116,8 @@ impl Executions {
 
     /// Takes up what an earlier life of this worker began, once the plane has said to.
     pub(crate) fn adopt(self: &Arc<Self>, record: Record) {
-        let held = self.held(record.run_id.clone(), record.execution_id.clone(), false);
+        let held =
+            self.held(record.run_id.clone(), record.execution_id.clone(), Some(record.started_ms));
         lock(&self.inner).held.insert(record.execution_id.clone(), held.clone());
         let (context, run) = (self.context.clone(), held.clone());
         self.look_after(held, async move { execution::adopt(&context, run, record).await });
@@ -140,9 +141,14 @@ impl Executions {
         });
     }
 
-    fn held(&self, run_id: RunId, execution_id: ExecutionId, confirmed: bool) -> Arc<Held> {
+    fn held(
+        &self,
+        run_id: RunId,
+        execution_id: ExecutionId,
+        begun_earlier_ms: Option<i64>,
+    ) -> Arc<Held> {
         let clock = self.context.clock.clone();
-        Arc::new(Held::new(run_id, execution_id, clock, self.wake.clone(), confirmed))
+        Arc::new(Held::new(run_id, execution_id, clock, self.wake.clone(), begun_earlier_ms))
     }
 
     fn forget(&self, execution_id: &ExecutionId) {

@@ -33,6 +33,12 @@ pub(crate) fn adopt(executions: &Arc<Executions>) -> anyhow::Result<()> {
 /// Removes, again and again, what carries this worker's label and belongs to no execution held here.
 pub(crate) async fn sweep(executions: Arc<Executions>) {
     let stop = executions.context.life.aborting().clone();
+    if let Err(error) = executions.context.backend.tidy().await {
+        tracing::warn!(
+            error = format!("{error:#}"),
+            "not everything old was removed; the next start tries again"
+        );
+    }
     loop {
         if let Err(error) = sweep_once(&executions).await {
             tracing::warn!(

@@ -1,12 +1,16 @@
 //! Counters of this worker, under the stock worker's names (oz-api.md 5.3), as Prometheus text.
 
+mod durations;
+
 use std::{
     fmt::Write,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
 };
 
 use protocol::failure::FailureReason;
 
+use self::durations::Durations;
 use crate::execution::Report;
 
 #[derive(Default)]
@@ -20,6 +24,9 @@ pub(crate) struct Metrics {
     cleanup_failed: AtomicU64,
     dial_failed: AtomicU64,
     remote_close: AtomicU64,
+    succeeded_after: Durations,
+    failed_after: Durations,
+    cancelled_after: Durations,
     /// In the order of [`FailureReason::ALL`].
     reasons: [AtomicU64; FailureReason::ALL.len()],
 }
@@ -59,11 +66,19 @@ impl Metrics {
         add(if was_up { &self.remote_close } else { &self.dial_failed });
     }
 
-    pub(crate) fn ended(&self, report: &Report) {
+    /// An execution ended, this long after it was taken.
+    pub(crate) fn ended(&self, report: &Report, lasted: Duration) {
         match report {
-            Report::Succeeded { .. } => add(&self.succeeded),
-            Report::Cancelled { .. } => add(&self.cancelled),
+            Report::Succeeded { .. } => {
+                self.succeeded_after.add(lasted);
+                add(&self.succeeded);
+            }
+            Report::Cancelled { .. } => {
+                self.cancelled_after.add(lasted);
+                add(&self.cancelled);
+            }
             Report::Failed { reason, .. } => {
+                self.failed_after.add(lasted);
                 add(&self.failed);
                 if let Some(at) = FailureReason::ALL.iter().position(|known| known == reason) {
                     add(&self.reasons[at]);
@@ -129,6 +144,16 @@ impl Metrics {
             gauges.backend
         );
         family("oz_worker_info", "gauge", &[(info, 1)]);
+
+        let name = "oz_worker_task_duration_seconds";
+        let _ = writeln!(text, "# TYPE {name} histogram");
+        for (result, durations) in [
+            ("succeeded", &self.succeeded_after),
+            ("failed", &self.failed_after),
+            ("cancelled", &self.cancelled_after),
+        ] {
+            durations.write(name, result, &mut text);
+        }
         text
     }
 }

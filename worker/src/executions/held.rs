@@ -1,6 +1,9 @@
 //! One execution as the rest of the worker sees it: what it has to say, and what it is told.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use protocol::{
     event::{Event, Phase},
@@ -32,21 +35,23 @@ pub(crate) struct Held {
     stop: watch::Sender<Option<Stop>>,
     /// The plane said, in this life of the worker, that it goes on.
     confirmed: CancellationToken,
+    begun_ms: i64,
     clock: Clock,
     /// Runs until the sidecar's first word.
     container: Mutex<Option<PhaseTimer>>,
 }
 
 impl Held {
+    /// `begun_earlier_ms` is when an earlier life of the worker began it: the plane's word is waited for then.
     pub(crate) fn new(
         run_id: RunId,
         execution_id: ExecutionId,
         clock: Clock,
         wake: Arc<Notify>,
-        is_confirmed: bool,
+        begun_earlier_ms: Option<i64>,
     ) -> Self {
         let confirmed = CancellationToken::new();
-        if is_confirmed {
+        if begun_earlier_ms.is_none() {
             confirmed.cancel();
         }
         Self {
@@ -56,6 +61,7 @@ impl Held {
             report_acked: CancellationToken::new(),
             stop: watch::Sender::new(None),
             confirmed,
+            begun_ms: begun_earlier_ms.unwrap_or_else(|| clock.now_ms()),
             clock,
             container: Mutex::default(),
         }
@@ -63,6 +69,12 @@ impl Held {
 
     pub(crate) fn say(&self, event: &Event) {
         self.outbox.say(self.clock.now_ms(), event);
+    }
+
+    /// How long it is held by now, earlier lives of the worker included.
+    pub(crate) fn lasted(&self) -> Duration {
+        let passed = self.clock.now_ms().saturating_sub(self.begun_ms);
+        Duration::from_millis(u64::try_from(passed).unwrap_or(0))
     }
 
     /// The container's phase begins.

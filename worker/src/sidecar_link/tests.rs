@@ -41,7 +41,7 @@ impl Bench {
         let home = Home::at(folder.path(), &record.execution_id);
         home.create(&record, 0o700).unwrap();
         let wake = Arc::new(Notify::new());
-        let held = Held::new(record.run_id, record.execution_id, Clock::system(), wake, true);
+        let held = Held::new(record.run_id, record.execution_id, Clock::system(), wake, None);
         let held = Arc::new(held);
         let life = Lifecycle::new();
         if spec.is_some() {

@@ -40,7 +40,7 @@ impl Docker {
         })
     }
 
-    async fn image_id(
+    pub(super) async fn image_id(
         &self,
         image: &str,
         reason: FailureReason,

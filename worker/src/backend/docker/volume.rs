@@ -6,11 +6,12 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use anyhow::Context;
 use bollard::{
     models::{ContainerCreateBody, HostConfig, Mount, MountType, MountVolumeOptions},
     query_parameters::{
         ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder,
-        RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+        ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
     },
 };
 use protocol::{
@@ -28,6 +29,9 @@ const FILL_WITHIN: Duration = Duration::from_secs(30);
 /// On every volume that was filled here, from the moment it exists.
 const LABEL: &str = "ozma.sidecar";
 
+/// What their names begin with.
+const VOLUMES: &str = "ozma-sidecar-";
+
 enum Standing {
     Filled,
     Absent,
@@ -40,8 +44,7 @@ impl Docker {
     pub(super) async fn sidecar_volume(&self) -> Result<String, Failure> {
         let _one_at_a_time = self.volumes.lock().await;
         let id = self.image(&self.sidecar_image, FailureReason::SidecarPrep, None).await?;
-        let short: String = id.trim_start_matches("sha256:").chars().take(12).collect();
-        let (volume, filler) = (format!("ozma-sidecar-{short}"), format!("ozma-fill-{short}"));
+        let (volume, filler) = (volume_of(&id), format!("ozma-fill-{}", short(&id)));
         let deadline = Instant::now() + FILL_WITHIN;
         loop {
             let standing = self.standing(&volume).await?;
@@ -59,6 +62,35 @@ impl Docker {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Removes the volumes of earlier images that had our sidecar image's name, unless a container uses them.
+    /// Those of other names are other workers'.
+    pub(in crate::backend) async fn remove_old_volumes(&self) -> anyhow::Result<()> {
+        let _one_at_a_time = self.volumes.lock().await;
+        let present = self.image_id(&self.sidecar_image, FailureReason::SidecarPrep).await?;
+        // Without the image nobody knows which volume is old.
+        let Some(present) = present.map(|id| volume_of(&id)) else { return Ok(()) };
+        let ours = format!("{LABEL}={}", self.sidecar_image);
+        let filters = HashMap::from([
+            ("label".to_owned(), vec![ours]),
+            ("dangling".to_owned(), vec!["true".to_owned()]),
+        ]);
+        let options = ListVolumesOptionsBuilder::new().filters(&filters).build();
+        let found = self.client.list_volumes(Some(options)).await;
+        let found = found.context("list the sidecar's volumes")?.volumes.unwrap_or_default();
+        for volume in found.into_iter().map(|volume| volume.name) {
+            if volume == present || !volume.starts_with(VOLUMES) {
+                continue;
+            }
+            match self.remove_volume(&volume).await {
+                Ok(()) => tracing::info!("volume {volume} of an earlier sidecar was removed"),
+                // Used again since the listing.
+                Err(error) if status(&error) == Some(409) => {}
+                Err(error) => return Err(error).with_context(|| format!("remove {volume}")),
+            }
+        }
+        Ok(())
     }
 
     async fn standing(&self, volume: &str) -> Result<Standing, Failure> {
@@ -156,6 +188,16 @@ impl Docker {
             Err(error) => Err(prep_failure("finish the sidecar's volume", &error)),
         }
     }
+}
+
+/// An image's id as far as names need it.
+fn short(image_id: &str) -> &str {
+    let id = image_id.trim_start_matches("sha256:");
+    id.get(..12).unwrap_or(id)
+}
+
+fn volume_of(image_id: &str) -> String {
+    format!("{VOLUMES}{}", short(image_id))
 }
 
 fn prep_failure(doing: &str, error: &bollard::errors::Error) -> Failure {
