@@ -1,7 +1,7 @@
 //! The reaper: a reconciler that ends executions nobody speaks for any more. It waits one lease after the
 //! plane's start, a standstill, or the database's absence, because silence that we made ourselves proves nothing.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use protocol::link::{ReportAck, ToWorker};
 use service::lifecycle::Lifecycle;
@@ -10,8 +10,15 @@ use tokio::time::Instant;
 use crate::{
     core::{Core, millis},
     reports,
-    store::{Recorded, Report, StoreError},
+    store::{ExecutionRow, Recorded, Report, StoreError},
 };
+
+/// Workers end an execution at its own bounds, of which a week is the longest. One that lasts longer than this
+/// is given up although its worker still speaks for it, so that every run comes to an end.
+const LONGEST_EXECUTION: Duration = Duration::from_hours(8 * 24);
+
+/// How long a worker may take to stop an execution, artifacts included, before it is given up.
+const LONGEST_STOP: Duration = Duration::from_mins(10);
 
 /// Works until the process drains.
 pub async fn run(core: Arc<Core>, life: Lifecycle) {
@@ -37,23 +44,37 @@ pub async fn run(core: Arc<Core>, life: Lifecycle) {
     }
 }
 
-/// One pass: ends what expired, forgets connections nobody hears of.
+/// One pass: ends what expired or is overdue, forgets connections nobody hears of.
 pub async fn pass(core: &Core) -> Result<(), StoreError> {
     let now = core.now();
     if now < core.reap_from() {
         return Ok(());
     }
     for execution in core.store.expired(now).await? {
-        let recorded = reports::record(core, &execution.id, None, &Report::Expired).await?;
-        if let Recorded::Applied { run_id, .. } = recorded {
-            tracing::warn!(run.id = %run_id, execution.id = %execution.id,
-                worker.id = %execution.worker_id, "lease of {} ran out", execution.id);
-            // Should the worker be there after all, it must not go on.
-            for connection in core.workers.of_instance(&execution.instance_id) {
-                connection.send(ToWorker::Stop(ReportAck { execution_id: execution.id.clone() }));
-            }
-        }
+        end(core, &execution, &Report::Expired, "its lease ran out").await?;
+    }
+    let (begun, asked) = (now - millis(LONGEST_EXECUTION), now - millis(LONGEST_STOP));
+    for execution in core.store.overdue(begun, asked).await? {
+        end(core, &execution, &Report::Overdue, "its worker does not end it").await?;
     }
     core.store.sweep_connections(now - 10 * millis(core.settings.stock_lease)).await?;
+    Ok(())
+}
+
+async fn end(
+    core: &Core,
+    execution: &ExecutionRow,
+    report: &Report,
+    why: &str,
+) -> Result<(), StoreError> {
+    let recorded = reports::record(core, &execution.id, None, report).await?;
+    if let Recorded::Applied { run_id, .. } = recorded {
+        tracing::warn!(run.id = %run_id, execution.id = %execution.id,
+            worker.id = %execution.worker_id, "execution {} is given up: {why}", execution.id);
+        // Should the worker be there after all, it must not go on.
+        for connection in core.workers.of_instance(&execution.instance_id) {
+            connection.send(ToWorker::Stop(ReportAck { execution_id: execution.id.clone() }));
+        }
+    }
     Ok(())
 }

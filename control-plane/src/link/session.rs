@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     frames, opening,
-    registry::{Connection, MAX_QUEUED_FRAMES},
+    registry::{Connection, Dialect, MAX_QUEUED_FRAMES},
 };
 use crate::core::Core;
 
@@ -37,6 +37,7 @@ enum Goodbye {
     Replaced,
     TooLarge,
     Protocol,
+    Late,
     Failed,
     Silent,
 }
@@ -50,6 +51,7 @@ impl Goodbye {
             Self::Protocol => {
                 (close_code::PROTOCOL, format!("this plane speaks protocol {PROTOCOL_VERSION}"))
             }
+            Self::Late => (close_code::POLICY, "hello came too late; dial again".to_owned()),
             Self::Failed => (close_code::ERROR, "the plane failed; dial again".to_owned()),
             Self::Silent => (close_code::AWAY, "nothing heard for too long".to_owned()),
         };
@@ -137,6 +139,10 @@ async fn read(
     let mut next = first.map_or(Heard::Sign, Heard::Frame);
     loop {
         let acted = match next {
+            // It took too long to say so, and was taken for a stock worker; the next time it is quicker.
+            Heard::Frame(FromWorker::Hello(_)) if connection.dialect == Dialect::Stock => {
+                return Some(Goodbye::Late);
+            }
             Heard::Frame(frame) => frames::handle(core, connection, frame).await,
             Heard::Sign => frames::heard(core, connection).await,
             Heard::Gone => return None,

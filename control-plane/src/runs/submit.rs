@@ -99,6 +99,8 @@ pub async fn submit(core: &Core, scope: &Scope, new: NewRun) -> Result<Submitted
     }
     let now = core.now();
     let title = new.title.or_else(|| new.name.clone()).unwrap_or_else(|| headline(&new.prompt));
+    // It stands in lists and on terminals, of administrators too.
+    let title = title.replace(char::is_control, " ");
     let insert = InsertRun {
         id: RunId::from_uuid(uuid::Uuid::now_v7()),
         owner: scope.owner().clone(),

@@ -31,6 +31,28 @@ impl Store {
         .collect()
     }
 
+    /// Executions whose worker lives and does not end them: begun before `begun`, or asked before `asked` to stop.
+    pub async fn overdue(&self, begun: i64, asked: i64) -> Result<Vec<ExecutionRow>, StoreError> {
+        // While a run is being cancelled, its last change is the wish itself or the sidecar's first word after it.
+        const SQL: &str = concat!(
+            "select ",
+            execution_columns!(),
+            " from executions where ended_at is null and (assigned_at < $1 or run_id in (
+                  select id from runs where cancelling = 1 and updated_at < $2
+                      and state in ('PENDING', 'CLAIMED', 'INPROGRESS')))
+              limit $3"
+        );
+        on_pool!(self, |db| sqlx::query_as::<_, Row>(SQL)
+            .bind(begun)
+            .bind(asked)
+            .bind(MAX_BATCH)
+            .fetch_all(db)
+            .await)?
+        .into_iter()
+        .map(ExecutionRow::try_from)
+        .collect()
+    }
+
     /// Executions whose run's user asked for it to stop.
     pub async fn cancelling(&self) -> Result<Vec<ExecutionRow>, StoreError> {
         const SQL: &str = concat!(

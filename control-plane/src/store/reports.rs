@@ -44,6 +44,8 @@ pub enum Report {
     Missing,
     /// Nobody renewed its lease.
     Expired,
+    /// Its worker lives, and does not end it.
+    Overdue,
 }
 
 /// What became of a report.
@@ -135,7 +137,9 @@ fn repeated(ending: Ending, report: &Report) -> Recorded {
         (Ending::Reported, Report::Claimed { .. }) => Recorded::Superseded,
         // The acknowledgement was lost, and the worker says it again.
         (Ending::Reported, _) => Recorded::Already,
-        (_, Report::Missing | Report::Expired | Report::Declined { .. }) => Recorded::Already,
+        (_, Report::Missing | Report::Expired | Report::Overdue | Report::Declined { .. }) => {
+            Recorded::Already
+        }
         (Ending::Declined | Ending::Lost, _) => Recorded::Superseded,
     }
 }
@@ -161,13 +165,18 @@ fn judge(report: &Report, head: &Head, execution: &ExecutionRow) -> (Fact, Endin
             Ending::Reported,
             because(FailureReason::Rejected, message),
         ),
-        Report::Expired | Report::Missing if pending => {
+        Report::Expired | Report::Missing | Report::Overdue if pending => {
             let message = format!("worker {worker} did not answer the assignment");
             (Fact::Declined, Ending::Declined, because(FailureReason::Rejected, &message))
         }
         Report::Expired => {
             let message = format!("worker {worker} fell silent for longer than its lease");
             let reason = FailureReason::WorkerLost;
+            (failed(reason), Ending::Lost, because(reason, &message))
+        }
+        Report::Overdue => {
+            let message = format!("worker {worker} did not end it in time");
+            let reason = FailureReason::TaskTimeout;
             (failed(reason), Ending::Lost, because(reason, &message))
         }
         Report::Missing => {

@@ -1,9 +1,12 @@
 //! Workers and containers that break the rules: what they send costs a bounded amount, and no other worker's or
 //! tenant's run is touched by it.
 
+use std::time::Duration;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use control_plane::{
-    environments,
+    core::Core,
+    environments, reaper,
     runs::{self, NewRun, RunFilter},
     store::{Recorded, Report},
 };
@@ -11,15 +14,18 @@ use protocol::{
     event::{Artifact, Event, EventSource},
     failure::FailureReason,
     limits::MAX_FRAME_BYTES,
-    link::ToWorker,
+    link::{FromWorker, ToWorker},
     run::RunState,
 };
 use sha2::{Digest, Sha256};
-use test_support::worker::{FakeWorker, hello, numbered, running};
+use test_support::{
+    wait::{eventually, in_time},
+    worker::{FakeWorker, hello, numbered, running},
+};
 
 use crate::{
     base::{Db, admin, new_environment, on_both, prompt, reached, submit, tenant},
-    step::{ingest, kinds, output, report, with_run},
+    step::{LEASE, ingest, kinds, output, report, state, with_run, worker},
 };
 
 on_both!(
@@ -30,6 +36,10 @@ on_both!(
     an_artifact_that_says_too_much_is_left_out,
     an_assignment_no_frame_holds_fails,
     listings_have_a_weight,
+    a_worker_that_never_stops_is_given_up,
+    a_run_that_never_ends_is_given_up,
+    a_hello_that_comes_late_is_asked_to_come_again,
+    a_title_draws_nothing_on_a_terminal,
 );
 
 async fn a_wish_to_stop_outlives_the_sidecars_first_word(db: Db) {
@@ -180,10 +190,61 @@ async fn listings_have_a_weight(db: Db) {
     let page = runs::list(&core, &ann, &RunFilter::default(), 500, None).await.unwrap();
     assert_eq!((page.runs.len(), page.next_cursor.is_some()), (1, true));
 
-    let value = "x".repeat(12 << 20);
     for name in ["one", "two", "three", "four"] {
-        let new = new_environment(name, &[("VALUE", value.as_str())]);
+        let mut new = new_environment(name, &[]);
+        new.spec.setup_commands = vec!["x".repeat(12 << 20)];
         environments::create(&core, &ann, new).await.unwrap();
     }
     assert_eq!(environments::list(&core, &ann).await.unwrap().len(), 3);
+}
+
+async fn a_worker_that_never_stops_is_given_up(db: Db) {
+    let (core, run) = with_run(&db, RunState::Inprogress).await;
+    runs::cancel(&core, &tenant('a'), &run.run_id).await.unwrap();
+    let renewed = async |core: &Core| {
+        let (worker, until) = (worker(), core.now() + LEASE);
+        let ids = std::slice::from_ref(&run.execution_id);
+        assert_eq!(core.store.renew(&worker, ids, until).await.unwrap().len(), 1);
+        reaper::pass(core).await.unwrap();
+    };
+    core.clock.advance(Duration::from_mins(9));
+    renewed(&core).await;
+    assert_eq!(state(&core, &run.run_id).await, RunState::Inprogress);
+    core.clock.advance(Duration::from_mins(2));
+    renewed(&core).await;
+    assert_eq!(state(&core, &run.run_id).await, RunState::Cancelled);
+}
+
+async fn a_run_that_never_ends_is_given_up(db: Db) {
+    let (core, run) = with_run(&db, RunState::Inprogress).await;
+    core.clock.advance(Duration::from_hours(9 * 24));
+    let ids = std::slice::from_ref(&run.execution_id);
+    core.store.renew(&worker(), ids, core.now() + LEASE).await.unwrap();
+    reaper::pass(&core).await.unwrap();
+    let seen = runs::get(&core, &admin(), &run.run_id).await.unwrap();
+    assert_eq!((seen.state, seen.reason), (RunState::Failed, Some(FailureReason::TaskTimeout)));
+}
+
+async fn a_hello_that_comes_late_is_asked_to_come_again(db: Db) {
+    let plane = db.plane().await;
+    let mut worker = FakeWorker::connect_stock(&plane.url(), "unused", "w1").await;
+    eventually("it is taken for a stock worker", async || {
+        (plane.core.workers.len() == 1).then_some(())
+    })
+    .await;
+    worker.send(&FromWorker::Hello(hello(1))).await;
+    assert!(in_time("the end of the connection", worker.try_next()).await.is_none());
+    plane.stop().await;
+}
+
+async fn a_title_draws_nothing_on_a_terminal(db: Db) {
+    let core = db.core().await;
+    for new in [
+        NewRun { title: Some("a\u{1b}[2J\nb".to_owned()), ..prompt("do it") },
+        prompt("a\u{1b}[2J\u{9b}b"),
+    ] {
+        let id = runs::submit(&core, &tenant('a'), new).await.unwrap().run_id;
+        let title = runs::get(&core, &admin(), &id).await.unwrap().title;
+        assert!(title.starts_with("a ") && !title.contains(char::is_control), "{title:?}");
+    }
 }

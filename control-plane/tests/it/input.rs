@@ -55,6 +55,7 @@ async fn a_run_that_cannot_be_is_refused() {
         (config("harness", json!({"type": "hal"})), 400, "config.harness.type"),
         (config("harness", json!({"type": "claude"})), 422, "config.harness.type"),
         (config("worker_host", json!("a\nb")), 400, "config.worker_host"),
+        (config("name", json!("a\u{1b}[2J")), 400, "config.name"),
         (config("mcp_servers", json!({"a": {}})), 422, "config.mcp_servers"),
         (config("skill_spec", json!("a/b:c")), 422, "config.skill_spec"),
         (config("memory_stores", json!([1])), 422, "config.memory_stores"),

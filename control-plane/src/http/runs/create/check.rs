@@ -57,7 +57,10 @@ pub(super) fn run(body: CreateRun, headers: &HeaderMap) -> Result<NewRun, ApiErr
         title: body.title.filter(|text| !text.trim().is_empty()).map(title).transpose()?,
         prompt,
         config: kept,
-        name: forms::optional("config.name", name, MAX_LABEL_BYTES)?,
+        name: name
+            .filter(|name| !name.trim().is_empty())
+            .map(|name| forms::label("config.name", &name))
+            .transpose()?,
         environment_id: environment_id.filter(|id| !id.is_empty()).map(environment).transpose()?,
         provider,
         model_id: forms::optional("config.model_id", model, MAX_LABEL_BYTES)?,
