@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::Path};
 
 use protocol::{event::Event, failure::FailureReason, link::FromWorker};
-use test_support::{image::docker, proxy::Proxy, wait::eventually};
+use test_support::{image::docker, proxy::Proxy};
 use tokio::net::{TcpListener, UnixStream};
 
 use crate::{
@@ -118,19 +118,15 @@ async fn a_killed_worker_takes_its_runs_up_again_from_an_engine_elsewhere() {
 async fn a_broken_way_to_the_engine_loses_and_doubles_nothing() {
     let engine = Engine::start().await;
     let rig = engine.rig().await;
-    let spec = command("while [ ! -e /tmp/go ]; do sleep 0.05; done; seq 1 50000");
+    let spec = command("seq 1 500; while [ ! -e /tmp/go ]; do sleep 0.05; done; seq 501 50000");
     rig.plane.assign(&spec);
-    eventually("the container", || async {
-        let name = format!("name={}", container(&spec));
-        (!docker(&["ps", "--quiet", "--filter", &name], &[]).is_empty()).then_some(())
-    })
-    .await;
+    rig.plane.output_line(&spec, "500").await;
+    // Nothing more comes without attaching again.
+    engine.proxy.cut();
     docker(&["exec", &container(&spec), "touch", "/tmp/go"], &[]);
-    for line in ["500", "20000"] {
-        rig.plane.output_line(&spec, line).await;
-        // In the middle of a line, as likely as not.
-        engine.proxy.cut_after(10_001);
-    }
+    rig.plane.output_line(&spec, "2000").await;
+    // In the middle of a line, as likely as not.
+    engine.proxy.cut_after(10_001);
     let report = rig.plane.report(&spec).await;
     assert!(matches!(report, FromWorker::TaskCompleted(_)), "{report:?}");
     let said = rig.plane.output(&spec);
@@ -155,5 +151,22 @@ async fn a_run_that_ended_elsewhere_meanwhile_is_read_from_its_journal() {
     let FromWorker::TaskFailed(failed) = report else { panic!("{report:?}") };
     assert_eq!(failed.failure_reason, Some(FailureReason::ContainerExit));
     assert!(rig.plane.output(&spec).lines().eq((1..=1000).map(|n| n.to_string())));
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plane_that_is_behind_makes_a_run_elsewhere_wait() {
+    let engine = Engine::start().await;
+    let rig = engine.rig().await;
+    rig.plane.withhold(Withheld { acks: true, ..Withheld::default() });
+    // More than worker and engine hold together.
+    let spec = command("seq 1 100000");
+    rig.plane.assign(&spec);
+    rig.plane.output_line(&spec, "4000").await;
+    assert!(rig.plane.arrived(&spec).len() < 10_000, "nothing held it back");
+    rig.plane.withhold(Withheld::default());
+    let report = rig.plane.report(&spec).await;
+    assert!(matches!(report, FromWorker::TaskCompleted(_)), "{report:?}");
+    assert!(rig.plane.output(&spec).lines().eq((1..=100_000).map(|n| n.to_string())));
     rig.finish().await;
 }
