@@ -67,10 +67,11 @@ run_tests() {
 
 # demo_runs: what the quick start ends with, with the scripted model whatever this machine has configured.
 demo_runs() {
-    local log=$STATE/demo.log
-    make_demo_image && build_ozma || return 1
+    # The tests have built the binary.
+    local log=$STATE/demo.log ozma=$TARGET/debug/ozma
+    make_demo_image || return 1
     env -u OPENAI_API_KEY -u OPENAI_BASE_URL -u OZ_PROVIDER_API_KEY -u OZ_PROVIDER_BASE_URL \
-        XDG_CONFIG_HOME="$STATE/no-context" "$OZMA" demo --backend docker >"$log" 2>&1 ||
+        XDG_CONFIG_HOME="$STATE/no-context" "$ozma" demo --backend docker >"$log" 2>&1 ||
         { tail -n 30 "$log" >&2; return 1; }
 }
 

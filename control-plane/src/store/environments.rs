@@ -93,7 +93,7 @@ impl Store {
         .try_into()
     }
 
-    /// What the caller may see, the newest change first: at most `limit`, and about [`MAX_LIST_BYTES`].
+    /// What the caller may see, the newest change first: at most `limit`, and about `MAX_LIST_BYTES`.
     pub async fn environments(
         &self,
         scope: &Scope,
