@@ -29,7 +29,7 @@ use crate::{app::AppState, runs, store::StoreError};
 /// What `expires_at` says. The address itself lives as long as the artifact; clients that cache ask again.
 const LINK_LIFE_MS: i64 = 24 * 3_600 * 1_000;
 
-const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
+const BINARY: &str = "application/octet-stream";
 
 fn missing(error: StoreError) -> ApiError {
     ApiError::store(error, "artifact")
@@ -66,12 +66,10 @@ pub(super) async fn get_artifact(
         artifact_type: artifact.artifact_type,
         created_at: Timestamp(stored.created_at),
         data: ArtifactDownload {
-            content_type: artifact
-                .mime_type
-                .unwrap_or_else(|| "application/octet-stream".to_owned()),
+            content_type: content_type(artifact.mime_type.as_deref()).to_owned(),
             download_url: format!("{root}/api/v1/agent/artifacts/{uid}/content"),
             expires_at: Timestamp(app.core.now() + LINK_LIFE_MS),
-            filename: artifact.filename.unwrap_or_else(|| "artifact".to_owned()),
+            filename: file_name(artifact.filename.as_deref()),
             filepath: artifact.filepath,
             description: artifact.description,
             size_bytes: artifact.size_bytes,
@@ -93,8 +91,10 @@ pub(super) async fn get_artifact_content(
     let stored = runs::artifact(&app.core, caller.scope(), &uid).await.map_err(missing)?;
     let artifact = with_content(stored.artifact)?;
     let content = runs::artifact_content(&app.core, caller.scope(), &uid).await.map_err(missing)?;
+    let kind = HeaderValue::from_str(content_type(artifact.mime_type.as_deref()));
+    let kind = kind.unwrap_or(HeaderValue::from_static(BINARY));
     let headers = [
-        (header::CONTENT_TYPE, content_type(artifact.mime_type.as_deref())),
+        (header::CONTENT_TYPE, kind),
         (header::CONTENT_DISPOSITION, disposition(artifact.filename.as_deref())),
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox")),
     ];
@@ -120,19 +120,23 @@ fn asked_root(headers: &HeaderMap) -> String {
 }
 
 /// `type/subtype` of plain characters, perhaps with a character set; else bytes.
-fn content_type(given: Option<&str>) -> HeaderValue {
+pub(super) fn content_type(given: Option<&str>) -> &str {
     let plain = |c: char| c.is_ascii_alphanumeric() || "!#$&^_.+-/;= ".contains(c);
     given
         .filter(|text| text.len() <= 128 && text.contains('/') && text.chars().all(plain))
-        .and_then(|text| HeaderValue::from_str(text).ok())
         .unwrap_or(BINARY)
 }
 
-/// A download under a name without folders, for old clients in ASCII, for others in full (RFC 6266).
-fn disposition(filename: Option<&str>) -> HeaderValue {
-    let name = filename.and_then(|name| name.rsplit(['/', '\\']).next()).unwrap_or_default();
+/// A name without folders, so that whoever saves the content under it saves it where it meant to.
+pub(super) fn file_name(given: Option<&str>) -> String {
+    let name = given.and_then(|name| name.rsplit(['/', '\\']).next()).unwrap_or_default();
     let name: String = name.chars().filter(|c| !c.is_control()).take(200).collect();
-    let name = if matches!(name.as_str(), "" | "." | "..") { "artifact".to_owned() } else { name };
+    if matches!(name.as_str(), "" | "." | "..") { "artifact".to_owned() } else { name }
+}
+
+/// A download under that name, for old clients in ASCII, for others in full (RFC 6266).
+fn disposition(filename: Option<&str>) -> HeaderValue {
+    let name = file_name(filename);
     let keep = |c: char| c.is_ascii_alphanumeric() || "._- ()+@,".contains(c);
     let ascii: String = name.chars().map(|c| if keep(c) { c } else { '_' }).collect();
     let mut full = String::new();

@@ -12,7 +12,10 @@ use protocol::{
 };
 
 use crate::{
-    http::error::ApiError,
+    http::{
+        artifacts::{content_type, file_name},
+        error::ApiError,
+    },
     runs::{Attempt, Run, StoredArtifact},
 };
 
@@ -85,14 +88,12 @@ pub(in crate::http) fn artifact_item(stored: StoredArtifact) -> Option<ArtifactI
     let artifact = stored.artifact;
     match artifact.artifact_type.as_str() {
         "FILE" => {
-            let filename = artifact.filename.unwrap_or_else(|| "artifact".to_owned());
+            let filename = file_name(artifact.filename.as_deref());
             let data = FileData {
                 artifact_uid: artifact.artifact_uid,
                 filepath: artifact.filepath.unwrap_or_else(|| filename.clone()),
                 filename,
-                mime_type: artifact
-                    .mime_type
-                    .unwrap_or_else(|| "application/octet-stream".to_owned()),
+                mime_type: content_type(artifact.mime_type.as_deref()).to_owned(),
                 description: artifact.description,
                 size_bytes: artifact.size_bytes,
             };
@@ -119,6 +120,23 @@ fn duration(ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_named_without_folders_and_typed_plainly() {
+        let artifact = serde_json::json!({"artifact_uid": "u", "artifact_type": "FILE",
+            "filename": "../../etc/a\r\nb", "mime_type": "text/html\r\nX: y"});
+        let stored = StoredArtifact {
+            run_id: "r".parse().unwrap(),
+            execution_id: "e".parse().unwrap(),
+            created_at: 0,
+            artifact: serde_json::from_value(artifact).unwrap(),
+        };
+        let Some(ArtifactItem::File { data, .. }) = artifact_item(stored) else { panic!("a file") };
+        assert_eq!(
+            (data.filename.as_str(), data.mime_type.as_str()),
+            ("ab", "application/octet-stream")
+        );
+    }
 
     #[test]
     fn a_run_time_is_an_iso_duration() {
