@@ -2,13 +2,11 @@
 
 use std::{
     net::SocketAddr,
-    ops::Deref,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use anyhow::Context;
-use axum::body::Bytes;
 use secrecy::ExposeSecret;
 use service::{clock::Clock, lifecycle::Lifecycle};
 use tokio::net::TcpListener;
@@ -16,38 +14,13 @@ use tokio::net::TcpListener;
 use crate::{
     config::Config,
     core::Core,
-    environments,
-    http::{self, auth::Auth},
-    keys,
+    entry::Auth,
+    environments, http, keys, loops,
     metrics::Metrics,
     sealing::Sealer,
+    state::{App, AppState},
     store::Store,
 };
-
-/// What handlers share.
-#[derive(Debug)]
-pub struct App {
-    pub(crate) core: Arc<Core>,
-    pub(crate) auth: Auth,
-    pub(crate) metrics: Metrics,
-    /// The OpenAPI document, written once.
-    pub(crate) openapi: Bytes,
-    pub(crate) max_body_bytes: usize,
-    /// The root of the API as clients reach it, if the operator said so.
-    pub(crate) public_url: Option<String>,
-}
-
-/// A handle to [`App`].
-#[derive(Debug, Clone)]
-pub struct AppState(Arc<App>);
-
-impl Deref for AppState {
-    type Target = App;
-
-    fn deref(&self) -> &App {
-        &self.0
-    }
-}
 
 /// A running control plane. It stops with the life it was started on.
 #[derive(Debug)]
@@ -87,7 +60,7 @@ impl Plane {
             max_body_bytes: config.max_body_bytes,
             public_url: config.public_url.clone(),
         }));
-        core.start();
+        loops::start(&core);
         let router = http::finish(router, app, &config);
         life.spawn_essential("the API", http::server::serve(listener, router, life.clone()));
         tracing::info!(listen = %local_addr, tenancy = ?config.tenancy, "listening on http://{local_addr}");

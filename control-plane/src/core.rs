@@ -10,7 +10,9 @@ use std::{
 
 use service::{clock::Clock, lifecycle::Lifecycle};
 
-use crate::{counters::Counters, link::Registry, sealing::Sealer, store::Store, wake::Wake};
+use crate::{
+    counters::Counters, link::registry::Registry, sealing::Sealer, store::Store, wake::Wake,
+};
 
 /// Choices of the operator that the core obeys. `Config` of the application makes one.
 #[derive(Debug, Clone)]
@@ -102,16 +104,6 @@ impl Core {
             plane_id: uuid::Uuid::now_v7().simple().to_string(),
             reap_from,
         })
-    }
-
-    /// Starts the loops: dispatch, reaper, and on PostgreSQL the wake-ups between planes.
-    pub fn start(self: &Arc<Self>) {
-        let (core, life) = (Arc::clone(self), self.life.clone());
-        self.life.spawn_essential("dispatch", crate::dispatch::run(core, life));
-        let (core, life) = (Arc::clone(self), self.life.clone());
-        self.life.spawn_essential("the reaper", crate::reaper::run(core, life));
-        let (core, life) = (Arc::clone(self), self.life.clone());
-        self.life.spawn_essential("wake-ups between planes", crate::wake::run(core, life));
     }
 
     /// Workers could not be heard for a while: they get one lease to speak up.

@@ -15,7 +15,7 @@ use service::lifecycle::Lifecycle;
 use crate::{
     core::{Core, millis},
     environments,
-    link::{Connection, Dialect},
+    link::registry::{Connection, Dialect},
     reports,
     runs::Snapshot,
     store::{Claimant, Claimed, Report, StoreError, from_json},

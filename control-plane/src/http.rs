@@ -33,7 +33,7 @@ use tower_http::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{app::AppState, config::Config};
+use crate::{config::Config, state::AppState};
 
 /// How long a handler may take to begin its answer, body and database included; then it is 408, which clients
 /// may send again.

@@ -4,7 +4,7 @@
 mod executions;
 mod frames;
 mod opening;
-mod registry;
+pub mod registry;
 mod session;
 
 use std::sync::Arc;
@@ -12,7 +12,6 @@ use std::sync::Arc;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use protocol::{ids::WorkerId, limits::MAX_FRAME_BYTES};
 
-pub use self::registry::{Connection, Dialect, Registry};
 use crate::{
     core::Core,
     store::{ConnectionRow, StoreError},

@@ -4,20 +4,16 @@
 use std::{
     collections::HashSet,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
 use protocol::ids::RunId;
-use service::lifecycle::Lifecycle;
 use tokio::sync::{Notify, watch};
-
-use crate::core::Core;
 
 /// Runs share these by hash: a fixed amount of memory, and a false alarm costs one query.
 const SHARDS: usize = 256;
 
-/// The channel planes listen on, and what the payload of "dispatch should look" is.
-pub(crate) const CHANNEL: &str = "ozma";
+/// How "dispatch should look" is said to other planes.
 const QUEUE: &str = "queue";
 
 /// Names waiting to be told to the other planes; beyond it the rest is left to their polling.
@@ -77,56 +73,22 @@ impl Wake {
         }
     }
 
-    fn take_pending(&self) -> HashSet<String> {
+    /// What the other planes have not been told yet; told once.
+    pub(crate) fn take_pending(&self) -> HashSet<String> {
         std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Waits until there is something to tell the other planes.
+    pub(crate) async fn to_tell(&self) {
+        self.told.notified().await;
+    }
+
     /// Another plane said that this changed.
-    fn heard(&self, name: &str) {
+    pub(crate) fn heard(&self, name: &str) {
         if name == QUEUE {
             self.queue.send_replace(());
         } else {
             self.shard(name).send_replace(());
-        }
-    }
-}
-
-/// Tells the other planes and listens to them, until the process drains. On `SQLite` there are no others.
-pub async fn run(core: Arc<Core>, life: Lifecycle) {
-    tokio::join!(speak(&core, &life), listen(&core, &life));
-}
-
-async fn speak(core: &Core, life: &Lifecycle) {
-    loop {
-        tokio::select! {
-            () = life.draining().cancelled() => return,
-            () = core.wake.told.notified() => {}
-        }
-        let names = core.wake.take_pending();
-        if let Err(error) = core.store.tell_planes(CHANNEL, &core.plane_id, &names).await {
-            tracing::debug!(error = format!("{error:#}"), "other planes not told; they poll");
-        }
-    }
-}
-
-async fn listen(core: &Core, life: &Lifecycle) {
-    let wait = core.settings.poll;
-    while !life.draining().is_cancelled() {
-        let heard = core.store.hear_planes(CHANNEL, |payload| {
-            let mut lines = payload.lines();
-            if lines.next() != Some(core.plane_id.as_str()) {
-                lines.for_each(|name| core.wake.heard(name));
-            }
-        });
-        tokio::select! {
-            () = life.draining().cancelled() => return,
-            Err(error) = heard => {
-                tracing::debug!(error = format!("{error:#}"), "not listening to other planes");
-            }
-        }
-        tokio::select! {
-            () = life.draining().cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
         }
     }
 }

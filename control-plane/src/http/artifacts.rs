@@ -24,7 +24,7 @@ use super::{
     extract::{Json, Path},
     runs::artifact_item,
 };
-use crate::{app::AppState, runs, store::StoreError};
+use crate::{runs, state::AppState, store::StoreError};
 
 /// What `expires_at` says. The address itself lives as long as the artifact; clients that cache ask again.
 const LINK_LIFE_MS: i64 = 24 * 3_600 * 1_000;

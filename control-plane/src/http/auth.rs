@@ -6,12 +6,16 @@ use axum::{
     http::{header, request::Parts},
 };
 use protocol::ids::TenantId;
-use secrecy::{ExposeSecret, SecretString};
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::error::ApiError;
-use crate::{app::AppState, config::Tenancy, scope::Scope, store::TokenKind};
+use crate::{
+    config::Tenancy,
+    entry::{digest, tenant_of},
+    scope::Scope,
+    state::AppState,
+    store::TokenKind,
+};
 
 /// A longer token is refused unread.
 const MAX_TOKEN_BYTES: usize = 512;
@@ -21,21 +25,6 @@ const MAX_TOKEN_BYTES: usize = 512;
 pub(crate) const TENANT_PREFIX: &str = "opr_";
 pub(crate) const WORKER_PREFIX: &str = "wrk_";
 const ISSUED_PREFIXES: [&str; 3] = [TENANT_PREFIX, WORKER_PREFIX, "exe_"];
-
-/// Who may enter.
-#[derive(Debug)]
-pub(crate) struct Auth {
-    admin_digest: [u8; 32],
-    admin_id: TenantId,
-    tenancy: Tenancy,
-}
-
-impl Auth {
-    pub(crate) fn new(admin_key: &SecretString, tenancy: Tenancy) -> Self {
-        let admin_digest = digest(admin_key.expose_secret());
-        Self { admin_digest, admin_id: tenant_of(&admin_digest), tenancy }
-    }
-}
 
 /// Anybody who has data here: a tenant, or the admin.
 #[derive(Debug)]
@@ -137,13 +126,4 @@ fn bearer(parts: &Parts) -> Result<&str, ApiError> {
         return Err(ApiError::Unauthenticated(missing));
     }
     Ok(token)
-}
-
-pub(crate) fn digest(text: &str) -> [u8; 32] {
-    Sha256::digest(text.as_bytes()).into()
-}
-
-/// A tenant is named by the hash of its token (oz-api.md 1.14).
-pub(crate) fn tenant_of(digest: &[u8; 32]) -> TenantId {
-    hex::encode(digest).try_into().expect("hex is letters and digits")
 }

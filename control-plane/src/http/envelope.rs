@@ -14,7 +14,7 @@ use protocol::api::problem::{self, Problem};
 use tracing::Instrument;
 
 use super::error::ApiError;
-use crate::app::AppState;
+use crate::state::AppState;
 
 /// Most bytes of headers; more are answered with 431. The HTTP library answers so by itself beyond 400 KB.
 const MAX_HEADER_BYTES: usize = 32 << 10;

@@ -20,8 +20,8 @@ use super::{
     params::Params,
 };
 use crate::{
-    app::AppState,
     environments::{self, EnvironmentError},
+    state::AppState,
 };
 
 /// Create an environment

@@ -28,8 +28,8 @@ use super::{
     params::Params,
 };
 use crate::{
-    app::AppState,
     feed,
+    state::AppState,
     store::{RunEvent, StoreError},
 };
 

@@ -9,7 +9,7 @@ use protocol::ids::{ArtifactUid, EnvironmentId, MAX_ID_BYTES, RunId};
 use serde::de::DeserializeOwned;
 
 use super::{body, error::ApiError, params::Params};
-use crate::app::AppState;
+use crate::state::AppState;
 
 /// Response header that names what was sent and has no effect.
 pub(crate) const IGNORED: &str = "x-ozma-ignored";

@@ -9,7 +9,7 @@ use axum::{
 use protocol::api::plane::{Health, Ready};
 
 use super::{envelope::RequestId, extract::Json};
-use crate::{app::AppState, metrics::text};
+use crate::{metrics::text, state::AppState};
 
 /// Whether the plane lives and its database answers
 #[utoipa::path(get, path = "/health", tag = "plane", responses((status = 200, body = Health),

@@ -20,8 +20,8 @@ use super::{
     params::Params,
 };
 use crate::{
-    app::AppState,
     runs::{self, CancelError},
+    state::AppState,
 };
 
 pub(super) use view::artifact_item;

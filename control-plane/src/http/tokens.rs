@@ -17,7 +17,8 @@ use super::{
     forms,
 };
 use crate::{
-    app::AppState,
+    entry,
+    state::AppState,
     store::{TokenKind, TokenRow},
 };
 
@@ -39,10 +40,10 @@ pub(super) async fn create_token(
         Kind::Worker => (auth::WORKER_PREFIX, TokenKind::Worker),
     };
     let text = new_text(prefix)?;
-    let digest = auth::digest(&text);
+    let digest = entry::digest(&text);
     let owner = match (kind, body.tenant_id) {
         (TokenKind::Worker, _) => admin.id().clone(),
-        (TokenKind::Tenant, given) => given.unwrap_or_else(|| auth::tenant_of(&digest)),
+        (TokenKind::Tenant, given) => given.unwrap_or_else(|| entry::tenant_of(&digest)),
     };
     let (store, now) = (&app.core.store, app.core.now());
     let row = store.insert_token(&hex::encode(digest), kind, &owner, &label, now).await;

@@ -19,7 +19,7 @@ use super::{
     extract::Json,
     params::Params,
 };
-use crate::{app::AppState, link, store::ConnectionRow};
+use crate::{link, state::AppState, store::ConnectionRow};
 
 /// List the workers connected to any plane of this database
 #[utoipa::path(get, path = "/workers", tag = "workers", security(("bearer" = [])),

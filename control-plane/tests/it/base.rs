@@ -139,7 +139,7 @@ impl Plane {
             let served = axum::serve(listener, router);
             served.with_graceful_shutdown(draining.cancelled_owned()).await.unwrap();
         });
-        core.start();
+        control_plane::loops::start(&core);
         Self { core, addr }
     }
 

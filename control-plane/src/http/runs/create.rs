@@ -12,13 +12,13 @@ use protocol::{
 };
 
 use crate::{
-    app::AppState,
     http::{
         auth::Tenant,
         error::ApiError,
         extract::{Body, Ignored, Json},
     },
     runs::{self, SubmitError, Submitted},
+    state::AppState,
 };
 
 /// Create a run

@@ -16,7 +16,6 @@ use protocol::{
 
 use super::view;
 use crate::{
-    app::AppState,
     http::{
         auth::Tenant,
         error::ApiError,
@@ -25,6 +24,7 @@ use crate::{
         params::Params,
     },
     runs::{self, ListError, RunFilter, SortBy},
+    state::AppState,
 };
 
 const DEFAULT_LIMIT: u32 = 20;

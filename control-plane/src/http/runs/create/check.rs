@@ -15,8 +15,8 @@ use protocol::{
 use serde_json::Value;
 
 use crate::{
+    entry::digest,
     http::{
-        auth::digest,
         error::ApiError,
         forms::{self, MAX_LABEL_BYTES},
     },
