@@ -5,6 +5,7 @@ mod artifacts;
 pub(crate) mod auth;
 mod body;
 mod docs;
+mod download;
 mod envelope;
 mod environments;
 mod error;

@@ -1,7 +1,4 @@
-//! What runs left behind. Names and types come from a container: they are checked before they become headers,
-//! and content is a download that no browser draws.
-
-use std::fmt::Write;
+//! What runs left behind; its content is a download that no browser draws.
 
 use axum::{
     extract::State,
@@ -20,6 +17,7 @@ use protocol::{
 
 use super::{
     auth::Tenant,
+    download::{BINARY, content_type, disposition, file_name},
     error::ApiError,
     extract::{Json, Path},
     runs::artifact_item,
@@ -28,8 +26,6 @@ use crate::{runs, state::AppState, store::StoreError};
 
 /// What `expires_at` says. The address itself lives as long as the artifact; clients that cache ask again.
 const LINK_LIFE_MS: i64 = 24 * 3_600 * 1_000;
-
-const BINARY: &str = "application/octet-stream";
 
 fn missing(error: StoreError) -> ApiError {
     ApiError::store(error, "artifact")
@@ -117,65 +113,4 @@ fn asked_root(headers: &HeaderMap) -> String {
     let https = headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
     let scheme = if https { "https" } else { "http" };
     host.map_or_else(String::new, |host| format!("{scheme}://{host}"))
-}
-
-/// `type/subtype` of plain characters, perhaps with a character set; else bytes.
-pub(super) fn content_type(given: Option<&str>) -> &str {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "!#$&^_.+-/;= ".contains(c);
-    given
-        .filter(|text| text.len() <= 128 && text.contains('/') && text.chars().all(plain))
-        .unwrap_or(BINARY)
-}
-
-/// A name without folders, so that whoever saves the content under it saves it where it meant to.
-pub(super) fn file_name(given: Option<&str>) -> String {
-    let name = given.and_then(|name| name.rsplit(['/', '\\']).next()).unwrap_or_default();
-    let name: String = name.chars().filter(|c| !c.is_control()).take(200).collect();
-    if matches!(name.as_str(), "" | "." | "..") { "artifact".to_owned() } else { name }
-}
-
-/// A download under that name, for old clients in ASCII, for others in full (RFC 6266).
-fn disposition(filename: Option<&str>) -> HeaderValue {
-    let name = file_name(filename);
-    let keep = |c: char| c.is_ascii_alphanumeric() || "._- ()+@,".contains(c);
-    let ascii: String = name.chars().map(|c| if keep(c) { c } else { '_' }).collect();
-    let mut full = String::new();
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || b"._-".contains(&byte) {
-            full.push(char::from(byte));
-        } else {
-            write!(full, "%{byte:02X}").expect("a string takes what is written");
-        }
-    }
-    let text = format!("attachment; filename=\"{ascii}\"; filename*=UTF-8''{full}");
-    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("attachment"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hostile_name_stays_a_name() {
-        for (name, expected) in [
-            ("a.patch", "attachment; filename=\"a.patch\"; filename*=UTF-8''a.patch"),
-            ("../../etc/passwd", "attachment; filename=\"passwd\"; filename*=UTF-8''passwd"),
-            ("a\"\r\nx: y", "attachment; filename=\"a_x_ y\"; filename*=UTF-8''a%22x%3A%20y"),
-            ("é", "attachment; filename=\"_\"; filename*=UTF-8''%C3%A9"),
-            ("..", "attachment; filename=\"artifact\"; filename*=UTF-8''artifact"),
-        ] {
-            assert_eq!(disposition(Some(name)), expected, "{name:?}");
-        }
-    }
-
-    #[test]
-    fn a_hostile_type_is_bytes() {
-        assert_eq!(
-            content_type(Some("text/x-patch; charset=utf-8")),
-            "text/x-patch; charset=utf-8"
-        );
-        for bad in ["html", "text/html\r\nx: y", "text/<b>"] {
-            assert_eq!(content_type(Some(bad)), BINARY);
-        }
-    }
 }

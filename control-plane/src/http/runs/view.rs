@@ -13,7 +13,7 @@ use protocol::{
 
 use crate::{
     http::{
-        artifacts::{content_type, file_name},
+        download::{content_type, file_name},
         error::ApiError,
     },
     runs::{Attempt, Run, StoredArtifact},
