@@ -93,6 +93,12 @@ pub(crate) struct Snapshot {
 /// Stores a run and wakes dispatch.
 pub async fn submit(core: &Core, scope: &Scope, new: NewRun) -> Result<Submitted, SubmitError> {
     check_texts(&new)?;
+    // First of all: what the first request named may be gone by now.
+    if let Some(asked) = &new.idempotency
+        && let Some(earlier) = core.store.earlier(scope.owner(), asked).await?
+    {
+        return submitted(core, earlier);
+    }
     let (spec, env_sealed) = snapshot(core, scope, &new).await?;
     if let Some(parent) = &new.parent_run_id {
         check_depth(core, scope, parent).await?;
@@ -122,7 +128,12 @@ pub async fn submit(core: &Core, scope: &Scope, new: NewRun) -> Result<Submitted
         seen_since: now - millis(core.settings.stock_lease),
         now,
     };
-    match core.store.insert_run(&insert).await? {
+    submitted(core, core.store.insert_run(&insert).await?)
+}
+
+/// The answer, and who has to know.
+fn submitted(core: &Core, inserted: Inserted) -> Result<Submitted, SubmitError> {
+    match inserted {
         Inserted::Run { id, at_capacity, repeated } => {
             if !repeated {
                 core.counters.runs_submitted.add(1);

@@ -181,6 +181,22 @@ async fn an_idempotency_key_makes_one_run() {
 }
 
 #[tokio::test]
+async fn a_repeated_request_is_answered_although_its_environment_is_gone() {
+    let edge = Edge::start().await;
+    let id = edge.environment("alice", &json!({"name": "e", "docker_image": "debian"})).await;
+    let body = json!({"prompt": "a", "config": {"environment_id": id}});
+    let send = async || {
+        let request = edge.request(Method::POST, "/api/v1/agent/runs", "alice");
+        edge.send(request.header("idempotency-key", "k-1").json(&body)).await
+    };
+    let first = send().await.ok();
+    let deleted = edge.delete("alice", &format!("/api/v1/environments/{id}")).await;
+    assert!(deleted.status < 300, "{}", deleted.text);
+    assert_eq!(send().await.ok()["run_id"], first["run_id"]);
+    edge.stop().await;
+}
+
+#[tokio::test]
 async fn environments_are_made_read_changed_and_deleted() {
     let edge = Edge::start().await;
     let body = json!({
