@@ -1,54 +1,22 @@
 //! Where executions run. An enum over what there is; it knows containers and processes, nothing of the plane.
 //! Every method may be called again after a restart, for an execution that an earlier life began.
 
+mod answer;
 mod direct;
 mod docker;
 
-use protocol::{failure::FailureReason, ids::ExecutionId, spec::RunSpec};
-use tokio::io::{AsyncBufRead, AsyncWrite};
+use protocol::{ids::ExecutionId, spec::RunSpec};
 
-pub(crate) use self::docker::{Attach, connect, network::pool};
+pub(crate) use self::{
+    answer::{Attached, Ended, Failure, Journal},
+    docker::{Attach, connect},
+};
 use self::{direct::Direct, docker::Docker};
 use crate::{
     config::{self, Config},
-    executions::Held,
+    held::Held,
     home::{Home, Record},
 };
-
-/// Why something could not be done, by its place in the closed list.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub(crate) struct Failure {
-    pub(crate) reason: FailureReason,
-    /// For people, with its cause.
-    pub(crate) message: String,
-}
-
-impl Failure {
-    pub(crate) fn new(reason: FailureReason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
-    }
-}
-
-/// How a container or process ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Ended {
-    /// As a shell would give it, signals as 128 + n; `None` where nobody was there to see.
-    pub(crate) exit_code: Option<i32>,
-    /// The kernel killed one of its processes for the memory limit.
-    pub(crate) oom_killed: bool,
-    /// False: there never was one, or it was never started.
-    pub(crate) began: bool,
-}
-
-/// The sidecar's journal, read after the end.
-pub(crate) type Journal = Box<dyn AsyncBufRead + Send + Unpin>;
-
-/// A container's standard output and input, through the engine, until either side lets go.
-pub(crate) struct Attached {
-    pub(crate) output: Journal,
-    pub(crate) input: std::pin::Pin<Box<dyn AsyncWrite + Send>>,
-}
 
 pub(crate) enum Backend {
     Docker(Box<Docker>),

@@ -1,7 +1,9 @@
 //! One execution, from its assignment to the acknowledgement of its report. Whatever happens on the way, it
 //! ends with exactly one report, or with none because the plane believes it no longer.
 
-mod report;
+mod end;
+mod journal;
+mod known;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -13,49 +15,21 @@ use protocol::{
 };
 use service::backoff::Backoff;
 
-pub(crate) use self::report::Report;
-use self::watch::Watch;
+use self::{
+    end::{End, last_word, superseded},
+    watch::Watch,
+};
 use crate::{
     backend::Failure,
-    executions::{Context, Held, Stop},
+    context::Context,
+    held::{Held, Stop},
     home::{Home, Record},
-    phase::PhaseTimer,
+    report::Report,
     sidecar_link::SidecarLink,
 };
 
-/// How long a worker that is going waits for the plane to store a report.
-const LAST_WORD: Duration = Duration::from_secs(5);
-
 /// Tries to remove what is left, before the sweeper takes over.
 const REMOVE_TRIES: u32 = 4;
-
-/// How an execution came to its end here.
-#[derive(Debug)]
-enum End {
-    Report(Report),
-    /// Nothing is to be reported.
-    Superseded,
-}
-
-impl From<Failure> for End {
-    fn from(failure: Failure) -> Self {
-        Self::Report(Report::failed(failure.reason, failure.message))
-    }
-}
-
-impl From<Stop> for End {
-    /// For a stop before the sidecar ran.
-    fn from(stop: Stop) -> Self {
-        match stop {
-            Stop::Superseded => Self::Superseded,
-            Stop::Cancelled => Self::Report(Report::Cancelled { exit_code: None }),
-            Stop::Shutdown => Self::Report(Report::failed(
-                FailureReason::GracefulShutdown,
-                "the worker was stopped before the run began",
-            )),
-        }
-    }
-}
 
 /// Runs what was assigned.
 pub(crate) async fn run(context: &Context, held: Arc<Held>, spec: RunSpec) {
@@ -110,7 +84,7 @@ async fn begin<'a>(
         Failure::new(FailureReason::WorkspaceSetup, format!("could not begin: {error:#}"))
     })?;
 
-    let image = PhaseTimer::start(held, Phase::Image);
+    let image = held.phase_begins(Phase::Image);
     let within = Duration::from_secs(spec.timeouts.image_secs);
     let prepared = tokio::select! {
         prepared = tokio::time::timeout(within, context.backend.prepare(&spec, held)) => {
@@ -120,11 +94,11 @@ async fn begin<'a>(
             )))
         }
         stop = held.stopped(None) => {
-            image.finish(held, false);
+            held.phase_ended(image, false);
             return Err(stop.into());
         }
     };
-    image.finish(held, prepared.is_ok());
+    held.phase_ended(image, prepared.is_ok());
     prepared?;
 
     // The run's time does not count the image's.
@@ -200,18 +174,6 @@ async fn finish(context: &Context, held: &Held, home: &Home, end: End) {
         }
     }
     remove(context, held, home).await;
-}
-
-async fn superseded(held: &Held) {
-    let mut known = held.stop_now();
-    while known != Some(Stop::Superseded) {
-        known = Some(held.stopped(known).await);
-    }
-}
-
-async fn last_word(context: &Context) {
-    context.life.aborting().cancelled().await;
-    tokio::time::sleep(LAST_WORD).await;
 }
 
 async fn remove(context: &Context, held: &Held, home: &Home) {

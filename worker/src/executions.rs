@@ -1,53 +1,33 @@
 //! What runs here now. It decides what is taken and what is not, and passes the plane's words on to the
 //! execution they are meant for; it never waits.
 
-mod held;
+mod book;
 
-use std::{
-    collections::{HashMap, VecDeque},
-    path::PathBuf,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use protocol::{
-    ids::{ExecutionId, RunId, WorkerId},
+    ids::{ExecutionId, RunId},
     link::{
         Ack, FromWorker, Heartbeat, RunningExecution, TaskAssignment, TaskCancellation,
         TaskRejected, Verdict,
     },
-    spec::Endpoint,
 };
-use service::{clock::Clock, lifecycle::Lifecycle};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::held::{Held, Stop};
-use crate::{backend::Backend, execution, home::Record, metrics::Metrics, sync::lock};
-
-/// Rejections waiting for a link; the plane's own timeout speaks for those beyond.
-const MAX_REJECTIONS: usize = 64;
-
-/// Ended executions remembered, so that an assignment that comes twice is not run twice.
-const MAX_REMEMBERED: usize = 256;
-
-/// What every execution is given.
-pub(crate) struct Context {
-    pub(crate) worker_id: WorkerId,
-    pub(crate) backend: Backend,
-    pub(crate) state_dir: PathBuf,
-    pub(crate) grace_ms: u64,
-    pub(crate) agent_endpoint: Option<Endpoint>,
-    /// Held over a start: beyond 2 × cores only the latency grows.
-    pub(crate) starts: Semaphore,
-    pub(crate) clock: Clock,
-    pub(crate) life: Lifecycle,
-    pub(crate) metrics: Metrics,
-}
+use self::book::Book;
+use crate::{
+    context::Context,
+    execution,
+    held::{Held, Stop},
+    home::Record,
+    sync::lock,
+};
 
 pub(crate) struct Executions {
     pub(crate) context: Arc<Context>,
     capacity: u32,
-    inner: Mutex<Inner>,
+    book: Mutex<Book>,
     /// There is something for the link to send.
     pub(crate) wake: Arc<Notify>,
     /// Nothing runs any more.
@@ -56,19 +36,12 @@ pub(crate) struct Executions {
     drained_by_plane: CancellationToken,
 }
 
-#[derive(Default)]
-struct Inner {
-    held: HashMap<ExecutionId, Arc<Held>>,
-    ended: VecDeque<ExecutionId>,
-    rejections: VecDeque<FromWorker>,
-}
-
 impl Executions {
     pub(crate) fn new(context: Context, capacity: u32) -> Arc<Self> {
         Arc::new(Self {
             context: Arc::new(context),
             capacity,
-            inner: Mutex::default(),
+            book: Mutex::default(),
             wake: Arc::new(Notify::new()),
             idle: Arc::new(Notify::new()),
             drained_by_plane: CancellationToken::new(),
@@ -85,26 +58,25 @@ impl Executions {
             return self.reject(run_id, execution_id, "the specification is another run's");
         }
         let held = {
-            let mut inner = lock(&self.inner);
-            if inner.held.contains_key(&execution_id) || inner.ended.contains(&execution_id) {
+            let mut book = lock(&self.book);
+            if book.knows(&execution_id) {
                 tracing::info!(execution.id = %execution_id, "execution {execution_id} was assigned twice");
                 return;
             }
-            let active = inner.held.values().filter(|held| !held.outbox.is_reported()).count();
             let refusal = if self.is_draining() {
                 Some("the worker takes nothing new")
-            } else if active >= self.capacity as usize {
+            } else if book.active() >= self.capacity as usize {
                 // The stock worker's words (oz-api.md 2.3).
                 Some("worker at maximum concurrency")
             } else {
                 None
             };
             if let Some(reason) = refusal {
-                drop(inner);
+                drop(book);
                 return self.reject(run_id, execution_id, reason);
             }
             let held = self.held(run_id, execution_id.clone(), None);
-            inner.held.insert(execution_id.clone(), held.clone());
+            book.hold(held.clone());
             held
         };
         held.outbox.claim(self.context.worker_id.clone());
@@ -118,7 +90,7 @@ impl Executions {
     pub(crate) fn adopt(self: &Arc<Self>, record: Record) {
         let held =
             self.held(record.run_id.clone(), record.execution_id.clone(), Some(record.started_ms));
-        lock(&self.inner).held.insert(record.execution_id.clone(), held.clone());
+        lock(&self.book).hold(held.clone());
         let (context, run) = (self.context.clone(), held.clone());
         self.look_after(held, async move { execution::adopt(&context, run, record).await });
     }
@@ -152,13 +124,7 @@ impl Executions {
     }
 
     fn forget(&self, execution_id: &ExecutionId) {
-        let mut inner = lock(&self.inner);
-        inner.held.remove(execution_id);
-        inner.ended.push_back(execution_id.clone());
-        if inner.ended.len() > MAX_REMEMBERED {
-            inner.ended.pop_front();
-        }
-        drop(inner);
+        lock(&self.book).forget(execution_id);
         self.idle.notify_waiters();
         self.wake.notify_one();
     }
@@ -171,11 +137,7 @@ impl Executions {
             execution_id: Some(execution_id),
             reason: reason.to_owned(),
         });
-        let mut inner = lock(&self.inner);
-        if inner.rejections.len() < MAX_REJECTIONS {
-            inner.rejections.push_back(rejection);
-        }
-        drop(inner);
+        lock(&self.book).reject(rejection);
         self.wake.notify_one();
     }
 
@@ -241,11 +203,11 @@ impl Executions {
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Held>> {
-        lock(&self.inner).held.values().cloned().collect()
+        lock(&self.book).all()
     }
 
     pub(crate) fn find(&self, execution_id: &ExecutionId) -> Option<Arc<Held>> {
-        lock(&self.inner).held.get(execution_id).cloned()
+        lock(&self.book).find(execution_id)
     }
 
     pub(crate) fn running(&self) -> Vec<RunningExecution> {
@@ -269,7 +231,7 @@ impl Executions {
     }
 
     pub(crate) fn next_rejection(&self) -> Option<FromWorker> {
-        lock(&self.inner).rejections.pop_front()
+        lock(&self.book).next_rejection()
     }
 
     /// Waits until nothing runs and everything was said that is said without an execution.
@@ -278,7 +240,7 @@ impl Executions {
             let ended = self.idle.notified();
             tokio::pin!(ended);
             ended.as_mut().enable();
-            if lock(&self.inner).held.is_empty() {
+            if lock(&self.book).is_empty() {
                 return;
             }
             ended.await;

@@ -1,10 +1,13 @@
 //! Stays connected to the plane and runs executions on a backend: a container engine, or plain processes.
 //! It reports facts and events; which state follows from them is the plane's to say.
 
+mod address;
 mod backend;
 pub mod config;
+mod context;
 mod execution;
 mod executions;
+mod held;
 mod home;
 mod leftovers;
 mod lines;
@@ -13,8 +16,10 @@ mod metrics;
 mod output;
 mod phase;
 pub mod probe;
+mod report;
 mod scrape;
 mod sidecar_link;
+mod subnets;
 mod sync;
 
 use anyhow::Context as _;
@@ -23,9 +28,7 @@ use tokio::sync::Semaphore;
 
 pub use self::config::Config;
 use self::{
-    backend::Backend,
-    executions::{Context, Executions, Stop},
-    link::Identity,
+    backend::Backend, context::Context, executions::Executions, held::Stop, link::Identity,
     metrics::Metrics,
 };
 

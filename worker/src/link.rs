@@ -2,15 +2,15 @@
 //! acknowledged goes out again. It knows frames, and nothing of containers.
 
 mod dial;
+mod identity;
 mod session;
 
 use std::{sync::Arc, time::Duration};
 
-use secrecy::SecretString;
 use service::backoff::{Backoff, jitter};
 use tokio::time::Instant;
 
-pub(crate) use self::dial::address;
+pub(crate) use self::identity::Identity;
 use self::{dial::DialError, session::Session};
 use crate::executions::Executions;
 
@@ -20,17 +20,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(4);
 
 /// Between tries with credentials that were refused: an operator has to act first.
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
-
-/// What this worker says of itself.
-pub(crate) struct Identity {
-    pub(crate) plane_url: String,
-    pub(crate) token: SecretString,
-    /// New with every start of the process.
-    pub(crate) instance_id: String,
-    pub(crate) tags: Vec<String>,
-    pub(crate) backend: &'static str,
-    pub(crate) capacity: u32,
-}
 
 /// Runs until nothing runs any more after a stop was asked for.
 pub(crate) async fn run(identity: &Identity, executions: &Arc<Executions>) {

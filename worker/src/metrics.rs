@@ -11,7 +11,7 @@ use std::{
 use protocol::failure::FailureReason;
 
 use self::durations::Durations;
-use crate::execution::Report;
+use crate::report::Report;
 
 #[derive(Default)]
 pub(crate) struct Metrics {

@@ -5,6 +5,7 @@
 
 mod attached;
 mod connection;
+mod shared;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,6 @@ use std::sync::{Arc, Mutex, atomic::AtomicU64};
 use anyhow::Context;
 use protocol::{
     event::Exit,
-    secret::Secret,
     sidecar::{Cancel, StopCause},
     spec::RunSpec,
 };
@@ -22,44 +22,16 @@ use service::lifecycle::Lifecycle;
 use tokio::{net::UnixListener, sync::watch, task::JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{backend::Attach, executions::Held, home::Home};
+use self::shared::{Contact, Shared};
+use crate::{backend::Attach, held::Held, home::Home};
 
 /// Connections at the same time; the next one waits in the kernel's queue.
 const MAX_CONNECTIONS: usize = 4;
-
-/// What a watcher of the link can see.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is seen on its own")]
-pub(crate) struct Contact {
-    /// A sidecar said hello, ever.
-    pub(crate) ever: bool,
-    /// One is connected now.
-    pub(crate) now: bool,
-    /// A sidecar asked for an assignment that is gone: it can never begin.
-    pub(crate) stranded: bool,
-    /// It said more than a sidecar of ours ever does.
-    pub(crate) flooding: bool,
-}
 
 pub(crate) struct SidecarLink {
     shared: Arc<Shared>,
     /// Lets go of the socket or the container when the execution is over.
     _close: DropGuard,
-}
-
-struct Shared {
-    held: Arc<Held>,
-    home: Home,
-    key: Secret,
-    /// Handed out until the sidecar has shown that it has it, then forgotten.
-    assignment: Mutex<Option<Box<RunSpec>>>,
-    contact: watch::Sender<Contact>,
-    exit: watch::Sender<Option<Exit>>,
-    cancel: watch::Sender<Option<Cancel>>,
-    /// Bytes of every line so far, in this life of the worker.
-    bytes: AtomicU64,
-    /// Counts valid hellos: a connection older than the newest ends.
-    newest: watch::Sender<u64>,
 }
 
 impl SidecarLink {
@@ -121,25 +93,6 @@ impl SidecarLink {
             cancel.get_or_insert(Cancel { cause, grace_ms });
             first
         });
-    }
-}
-
-impl Shared {
-    fn ended(&self, exit: Exit) {
-        self.save(&exit);
-        self.exit.send_replace(Some(exit));
-    }
-
-    /// Before the event goes out: once the plane acknowledges it, the sidecar's journal forgets it.
-    fn save(&self, exit: &Exit) {
-        if let Err(error) = self.home.save_exit(exit) {
-            tracing::error!(
-                execution.id = %self.held.execution_id,
-                error = format!("{error:#}"),
-                "the exit of {} could not be saved; a restart now would lose it",
-                self.held.execution_id
-            );
-        }
     }
 }
 

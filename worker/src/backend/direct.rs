@@ -16,7 +16,7 @@ use protocol::{failure::FailureReason, spec::RunSpec};
 use tokio::io::BufReader;
 
 use self::process::Process;
-use super::{Ended, Failure, Journal};
+use super::answer::{Ended, Failure, Journal};
 use crate::{
     config::Config,
     home::{Home, folder},

@@ -4,9 +4,11 @@
 mod attach;
 mod container;
 mod ended;
+mod engine;
 mod image;
 mod journal;
-pub(super) mod network;
+mod log_driver;
+mod network;
 mod volume;
 
 use std::collections::HashMap;
@@ -16,77 +18,17 @@ use bollard::query_parameters::{
     KillContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
     RemoveContainerOptionsBuilder,
 };
-use protocol::{
-    failure::FailureReason,
-    ids::ExecutionId,
-    spec::{RunSpec, Shape},
+use protocol::{failure::FailureReason, ids::ExecutionId, spec::RunSpec};
+
+use self::engine::{LABEL_EXECUTION, LABEL_WORKER, failure, name, status};
+pub(crate) use self::{
+    attach::Attach,
+    engine::{Docker, connect},
 };
-
-pub(crate) use self::attach::Attach;
-use super::{Ended, Failure, Journal};
-use crate::{
-    config::{Config, PullPolicy},
-    executions::Held,
-    home::Home,
-};
-
-pub(super) const LABEL_WORKER: &str = "ozma.worker";
-pub(super) const LABEL_EXECUTION: &str = "ozma.execution";
-
-/// Longest text of the engine that is passed on, in characters.
-const MAX_MESSAGE_CHARS: usize = 500;
-
-pub(crate) struct Docker {
-    client: bollard::Docker,
-    worker_id: String,
-    sidecar_image: String,
-    pull_policy: PullPolicy,
-    default_shape: Shape,
-    runtime: Option<String>,
-    pool: network::Pool,
-    log_driver: container::LogDriver,
-    /// The engine is elsewhere: no folder of ours can be mounted into its containers.
-    pub(super) over_stdio: bool,
-    /// Thousandths of a processor the engine has; it refuses a container that may use more.
-    cpu_millis: u32,
-    /// One at a time looks after sidecar volumes.
-    volumes: tokio::sync::Mutex<()>,
-}
-
-/// Connects to `host`, or to the usual socket, and agrees on an API version: an engine refuses one newer than
-/// its own.
-pub(crate) async fn connect(host: Option<&str>) -> anyhow::Result<bollard::Docker> {
-    let host = host.unwrap_or("unix:///var/run/docker.sock");
-    let client = bollard::Docker::connect_with_host(host)
-        .with_context(|| format!("find the container engine at {host}"))?;
-    client
-        .negotiate_version()
-        .await
-        .with_context(|| format!("talk to the container engine at {host}"))
-}
+use super::answer::Failure;
+use crate::{held::Held, home::Home};
 
 impl Docker {
-    pub(super) async fn open(config: &Config) -> anyhow::Result<Self> {
-        let client = connect(config.docker_host.as_deref()).await?;
-        let info = client.info().await.context("ask the container engine about itself")?;
-        Ok(Self {
-            worker_id: config.worker_id.clone(),
-            sidecar_image: config.sidecar_image.clone(),
-            pull_policy: config.pull_policy,
-            default_shape: config.default_shape,
-            runtime: config.runtime.clone(),
-            pool: network::pool(&config.network_pool).context("network_pool")?,
-            log_driver: container::LogDriver::of(&info, config.over_stdio()),
-            over_stdio: config.over_stdio(),
-            cpu_millis: info
-                .ncpu
-                .and_then(|cpus| u32::try_from(cpus).ok())
-                .map_or(u32::MAX, |cpus| cpus.saturating_mul(1_000)),
-            volumes: tokio::sync::Mutex::new(()),
-            client,
-        })
-    }
-
     pub(super) async fn prepare(&self, spec: &RunSpec, held: &Held) -> Result<(), Failure> {
         self.image(&spec.image, FailureReason::ImagePull, Some(held)).await?;
         self.sidecar_volume().await.map(|_| ())
@@ -143,48 +85,4 @@ impl Docker {
         ids.dedup();
         Ok(ids)
     }
-
-    /// The limits of a run: its own, the worker's where it names none. More processors than there are would be
-    /// no limit, and are none.
-    pub(super) fn shape(&self, spec: &RunSpec) -> Shape {
-        let (own, default) = (spec.shape, self.default_shape);
-        Shape {
-            cpu_millis: own.cpu_millis.or(default.cpu_millis).map(|cpu| cpu.min(self.cpu_millis)),
-            memory_bytes: own.memory_bytes.or(default.memory_bytes),
-            pids: own.pids.or(default.pids),
-        }
-    }
-
-    fn labels(&self, spec: &RunSpec) -> HashMap<String, String> {
-        HashMap::from([
-            (LABEL_WORKER.to_owned(), self.worker_id.clone()),
-            (LABEL_EXECUTION.to_owned(), spec.execution_id.to_string()),
-            ("ozma.run".to_owned(), spec.run_id.to_string()),
-            ("ozma.tenant".to_owned(), spec.tenant_id.to_string()),
-        ])
-    }
-}
-
-/// The name of an execution's container, and of its network.
-fn name(id: &ExecutionId) -> String {
-    format!("ozma-{id}")
-}
-
-/// The engine's answer, where it gave one.
-fn status(error: &bollard::errors::Error) -> Option<u16> {
-    match error {
-        bollard::errors::Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
-        _ => None,
-    }
-}
-
-fn failure(reason: FailureReason, doing: &str, error: &bollard::errors::Error) -> Failure {
-    use bollard::errors::Error;
-    let cause = match error {
-        Error::DockerResponseServerError { message, .. } => message.clone(),
-        Error::DockerStreamError { error } => error.clone(),
-        other => other.to_string(),
-    };
-    let cause: String = cause.trim().chars().take(MAX_MESSAGE_CHARS).collect();
-    Failure::new(reason, format!("could not {doing}: {cause}"))
 }

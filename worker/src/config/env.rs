@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use serde::de::{DeserializeOwned, IntoDeserializer, value::Error};
 
-use super::Config;
+use super::settings::Config;
 
 impl Config {
     /// Lays what `get` knows over these settings; an empty value is no value.
@@ -96,7 +96,7 @@ mod tests {
     use secrecy::ExposeSecret;
 
     use super::*;
-    use crate::config::{Backend, PullPolicy};
+    use crate::config::settings::{Backend, PullPolicy};
 
     #[test]
     fn the_environment_wins_over_the_file() {

@@ -8,6 +8,8 @@ use protocol::{secret::Secret, spec::Endpoint};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
+use super::secret::read_secret;
+
 /// Longest scripted model, in bytes; a longer file is an error at the start of the worker.
 const MAX_SCRIPT_BYTES: u64 = 1 << 20;
 
@@ -46,9 +48,7 @@ impl AgentProvider {
         }
         let api_key = match (&self.api_key, &self.api_key_file) {
             (Some(key), _) => Some(key.clone()),
-            (None, Some(path)) => {
-                Some(super::read_secret(path).context("providers.agent.api_key_file")?)
-            }
+            (None, Some(path)) => Some(read_secret(path).context("providers.agent.api_key_file")?),
             (None, None) => None,
         };
         // A local model needs no key; the default address without one is no endpoint.

@@ -2,24 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use protocol::{
-    event::{Event, EventLine, Exit},
-    failure::FailureReason,
-    limits::MAX_SIDECAR_LINE_BYTES,
-    sidecar::StopCause,
-};
+use protocol::{event::Exit, failure::FailureReason, sidecar::StopCause};
 use tokio::time::Instant;
 
 use super::{
-    End,
-    report::{Known, died},
+    end::{End, last_word, superseded},
+    journal,
+    known::{Known, died},
 };
 use crate::{
     backend::{Ended, Failure},
-    executions::{Context, Held, Stop},
+    context::Context,
+    held::{Held, Stop},
     home::{Home, Record},
-    lines::next_line,
-    output::Pushed,
     sidecar_link::SidecarLink,
 };
 
@@ -97,7 +92,7 @@ impl<'a> Watch<'a> {
             let deadline = [self.contact_by, self.kill_by].into_iter().flatten().min();
             let deadline = deadline.unwrap_or(self.backstop).min(self.backstop);
             tokio::select! {
-                exit = last_word(&mut exit) => {
+                exit = exit_said(&mut exit) => {
                     self.known.exit = Some(exit);
                     return self.after_exit(ended.as_mut()).await;
                 }
@@ -198,10 +193,10 @@ impl<'a> Watch<'a> {
         self.held.container_ended(false);
         if (self.known.adopted || self.link.exit().borrow().is_none()) && ended.began {
             tokio::select! {
-                () = self.read_journal() => {}
-                () = super::superseded(self.held) => return End::Superseded,
+                () = journal::read(self.context, self.held, self.home, &self.link) => {}
+                () = superseded(self.held) => return End::Superseded,
                 // With the plane away there may be no room for it; the next life reads it again.
-                () = super::last_word(self.context) => {}
+                () = last_word(self.context) => {}
             }
         }
         self.close()
@@ -232,47 +227,9 @@ impl<'a> Watch<'a> {
         }
         End::Report(self.known.report())
     }
-
-    /// Takes up what the sidecar wrote and could not send.
-    async fn read_journal(&self) {
-        let id = &self.held.execution_id;
-        let Some(mut journal) = self.context.backend.journal(self.home, id).await else { return };
-        let mut line = Vec::new();
-        let mut taken = 0_u64;
-        loop {
-            match next_line(&mut journal, &mut line, MAX_SIDECAR_LINE_BYTES).await {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => {
-                    tracing::warn!(execution.id = %id, error = %error, "the journal of {id} breaks off");
-                    break;
-                }
-            }
-            let Ok(event) = serde_json::from_slice::<EventLine>(&line) else {
-                tracing::warn!(execution.id = %id, "the journal of {id} holds something else than events");
-                break;
-            };
-            let exit = match event.event() {
-                Some(Event::Exit(exit)) => Some(exit),
-                _ => None,
-            };
-            match self.held.outbox.forward(event).await {
-                Pushed::Known => {}
-                Pushed::Taken => taken += 1,
-                Pushed::Gap => {
-                    tracing::warn!(execution.id = %id, "the journal of {id} begins too late");
-                    break;
-                }
-            }
-            if let Some(exit) = exit {
-                self.link.ended(exit);
-            }
-        }
-        tracing::info!(execution.id = %id, "{taken} events of {id} taken from its journal");
-    }
 }
 
-async fn last_word(exit: &mut tokio::sync::watch::Receiver<Option<Exit>>) -> Exit {
+async fn exit_said(exit: &mut tokio::sync::watch::Receiver<Option<Exit>>) -> Exit {
     match exit.wait_for(Option::is_some).await.map(|exit| exit.clone()) {
         Ok(Some(exit)) => exit,
         // The sender lives in the link, which the watcher owns.

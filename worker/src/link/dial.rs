@@ -1,8 +1,8 @@
-//! Reaching the plane: its address, the bearer token, TLS with the roots built in.
+//! Reaching the plane: the bearer token, TLS with the roots built in.
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use protocol::{ids::WorkerId, limits::MAX_FRAME_BYTES};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpStream;
@@ -16,10 +16,10 @@ use tokio_tungstenite::{
     },
 };
 
+use crate::address::address;
+
 /// For the connection, TLS and the upgrade together.
 const WITHIN: Duration = Duration::from_secs(15);
-
-const PATH: &str = "/api/v1/selfhosted/worker/ws";
 
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -38,41 +38,6 @@ pub(super) enum DialError {
     Slow,
     #[error("the address or token cannot be used")]
     Unusable(#[source] anyhow::Error),
-}
-
-/// The address of the link below the plane's root.
-///
-/// # Errors
-/// The text is no address of a plane.
-pub(crate) fn address(plane_url: &str, worker_id: &WorkerId) -> anyhow::Result<String> {
-    let url = plane_url.trim().trim_end_matches('/');
-    let (scheme, rest) = url.split_once("://").context("must begin with http:// or https://")?;
-    let scheme = match scheme {
-        "http" | "ws" => "ws",
-        "https" | "wss" => "wss",
-        other => bail!("must begin with http:// or https://, not {other}://"),
-    };
-    if rest.is_empty() || rest.starts_with('/') || rest.contains(['?', '#']) {
-        bail!("must be scheme://host[:port], without a query");
-    }
-    if rest.contains('@') {
-        bail!("must hold no credentials; they belong into token or token_file");
-    }
-    let path = if rest.ends_with("/worker/ws") { "" } else { PATH };
-    Ok(format!("{scheme}://{rest}{path}?worker_id={}", percent_encoded(worker_id.as_str())))
-}
-
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push('%');
-            encoded.push_str(&hex::encode_upper([byte]));
-        }
-    }
-    encoded
 }
 
 pub(super) async fn dial(
@@ -120,24 +85,4 @@ fn tls() -> anyhow::Result<Connector> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(Connector::Rustls(Arc::new(config)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_link_is_below_the_planes_root() {
-        let id: WorkerId = "my wörker".parse().unwrap();
-        for (root, link) in [
-            ("http://h:8080", "ws://h:8080/api/v1/selfhosted/worker/ws?worker_id=my%20w%C3%B6rker"),
-            ("https://h/", "wss://h/api/v1/selfhosted/worker/ws?worker_id=my%20w%C3%B6rker"),
-            ("ws://h/x/worker/ws", "ws://h/x/worker/ws?worker_id=my%20w%C3%B6rker"),
-        ] {
-            assert_eq!(address(root, &id).unwrap(), link);
-        }
-        for bad in ["h:8080", "ftp://h", "http://", "http://user:pass@h", "http://h?x"] {
-            assert!(address(bad, &id).is_err(), "{bad} was taken");
-        }
-    }
 }

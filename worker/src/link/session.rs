@@ -18,7 +18,7 @@ use protocol::{
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Identity, dial::Socket};
+use super::{dial::Socket, identity::Identity};
 use crate::{executions::Executions, sync::lock};
 
 /// From the connection to `welcome`.

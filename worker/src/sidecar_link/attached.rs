@@ -7,7 +7,7 @@ use service::backoff::Backoff;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, connection};
+use super::{connection, shared::Shared};
 use crate::backend::{Attach, Attached};
 
 /// Waits between tries, far below the time that a container has to say its first word.

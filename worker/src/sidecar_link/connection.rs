@@ -18,7 +18,7 @@ use tokio::{
     net::UnixStream,
 };
 
-use super::{Contact, Shared};
+use super::shared::{Contact, Shared};
 use crate::{backend::Attached, lines::next_line, output::Pushed, sync::lock};
 
 /// Until the first line.

@@ -6,6 +6,7 @@ use protocol::{
     event::{Event, EventLine},
     limits::MAX_SIDECAR_LINE_BYTES,
     link::FromWorker,
+    secret::Secret,
     sidecar::{FromSidecar, SidecarHello, ToSidecar},
 };
 use service::clock::Clock;

@@ -9,8 +9,8 @@ use futures_util::{StreamExt, TryStreamExt};
 use protocol::ids::ExecutionId;
 use tokio_util::io::StreamReader;
 
-use super::{Docker, name};
-use crate::backend::Attached;
+use super::engine::{Docker, name};
+use crate::backend::answer::Attached;
 
 /// For the engine to answer.
 const ATTACH_WITHIN: Duration = Duration::from_secs(20);

@@ -2,13 +2,8 @@
 //! but the sidecar's socket. Nothing secret stands in it; the assignment comes over the socket, or over standard
 //! input where the engine is elsewhere.
 
-use std::collections::HashMap;
-
 use bollard::{
-    models::{
-        ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
-        MountVolumeOptions, SystemInfo,
-    },
+    models::{ContainerCreateBody, HealthConfig, HostConfig, Mount, MountType, MountVolumeOptions},
     query_parameters::CreateContainerOptionsBuilder,
 };
 use protocol::{
@@ -18,8 +13,8 @@ use protocol::{
     spec::RunSpec,
 };
 
-use super::{Docker, Failure, failure, name};
-use crate::home::Home;
+use super::engine::{Docker, failure, name};
+use crate::{backend::answer::Failure, home::Home};
 
 /// What set-up commands need to install packages as root, and the sidecar to drop to the agent's user
 /// (`SETPCAP` empties the bounding set) and to end its processes.
@@ -28,44 +23,6 @@ const CAPABILITIES: [&str; 7] =
 
 /// Folder of the socket inside the container.
 const SOCKET_FOLDER: &str = "/run/ozma";
-
-/// Where the engine keeps what the sidecar prints, for people who look after it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LogDriver {
-    /// Bounded to one file of a megabyte.
-    Local,
-    None,
-}
-
-impl LogDriver {
-    pub(super) fn of(info: &SystemInfo, over_stdio: bool) -> Self {
-        if over_stdio {
-            // What is printed are the run's events, and the plane has them: not written a second time. One can
-            // attach without a log.
-            return Self::None;
-        }
-        let drivers = info.plugins.as_ref().and_then(|plugins| plugins.log.as_ref());
-        match drivers {
-            Some(drivers) if drivers.iter().any(|driver| driver == "local") => Self::Local,
-            _ => Self::None,
-        }
-    }
-
-    fn config(self) -> HostConfigLogConfig {
-        match self {
-            Self::Local => HostConfigLogConfig {
-                typ: Some("local".to_owned()),
-                config: Some(HashMap::from([
-                    ("max-size".to_owned(), "1m".to_owned()),
-                    ("max-file".to_owned(), "1".to_owned()),
-                    // The engine refuses to compress a single file.
-                    ("compress".to_owned(), "false".to_owned()),
-                ])),
-            },
-            Self::None => HostConfigLogConfig { typ: Some("none".to_owned()), config: None },
-        }
-    }
-}
 
 fn sidecar_mount(volume: &str) -> Mount {
     Mount {

@@ -8,7 +8,8 @@ use protocol::{failure::FailureReason, ids::ExecutionId};
 use service::backoff::Backoff;
 use tokio::time::Instant;
 
-use super::{Docker, Ended, Failure, failure, name, status};
+use super::engine::{Docker, failure, name, status};
+use crate::backend::answer::{Ended, Failure};
 
 /// How long the engine may be away before its containers count as lost.
 const ENGINE_AWAY: Duration = Duration::from_mins(2);

@@ -7,8 +7,8 @@ use futures_util::StreamExt;
 use protocol::{event::Event, failure::FailureReason};
 use tokio::time::Instant;
 
-use super::{Docker, Failure, failure, status};
-use crate::{config::PullPolicy, executions::Held};
+use super::engine::{Docker, failure, status};
+use crate::{backend::answer::Failure, config::PullPolicy, held::Held};
 
 /// Between two progress events of one run.
 const SAY_EVERY: Duration = Duration::from_secs(1);

@@ -11,7 +11,8 @@ use protocol::{
 use tokio::io::{AsyncRead, AsyncReadExt, BufReader};
 use tokio_util::io::StreamReader;
 
-use super::{Docker, Journal, name};
+use super::engine::{Docker, name};
+use crate::backend::answer::Journal;
 
 const BLOCK: usize = 512;
 

@@ -20,7 +20,8 @@ use protocol::{
 };
 use tokio::time::Instant;
 
-use super::{Docker, Failure, failure, status};
+use super::engine::{Docker, failure, status};
+use crate::backend::answer::Failure;
 
 /// How long another worker's copy is waited for; one this old was left by a crash and is complete, since the
 /// engine copies within the one call.

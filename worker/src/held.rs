@@ -77,9 +77,19 @@ impl Held {
         Duration::from_millis(u64::try_from(passed).unwrap_or(0))
     }
 
+    /// One of the worker's own phases begins.
+    pub(crate) fn phase_begins(&self, phase: Phase) -> PhaseTimer {
+        self.say(&Event::PhaseStarted { phase });
+        PhaseTimer::start(phase)
+    }
+
+    pub(crate) fn phase_ended(&self, timer: PhaseTimer, ok: bool) {
+        self.say(&timer.finished(ok));
+    }
+
     /// The container's phase begins.
     pub(crate) fn container_begins(&self) {
-        let timer = PhaseTimer::start(self, Phase::Container);
+        let timer = self.phase_begins(Phase::Container);
         *lock(&self.container) = Some(timer);
     }
 
@@ -87,11 +97,11 @@ impl Held {
     /// it: every event of the sidecar's is to come after this one.
     pub(crate) fn container_ended(&self, ok: bool) {
         if let Some(timer) = lock(&self.container).take() {
-            timer.finish(self, ok);
+            self.phase_ended(timer, ok);
         }
     }
 
-    pub(super) fn stop(&self, stop: Stop) {
+    pub(crate) fn stop(&self, stop: Stop) {
         self.stop.send_if_modified(|present| {
             let newer = *present < Some(stop);
             *present = (*present).max(Some(stop));
@@ -99,7 +109,7 @@ impl Held {
         });
     }
 
-    pub(super) fn confirm(&self) {
+    pub(crate) fn confirm(&self) {
         self.confirmed.cancel();
     }
 

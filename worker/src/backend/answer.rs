@@ -1,0 +1,39 @@
+//! What a backend answers, whichever it is: failures, ends, and streams to read and write.
+
+use protocol::failure::FailureReason;
+use tokio::io::{AsyncBufRead, AsyncWrite};
+
+/// Why something could not be done, by its place in the closed list.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    pub(crate) reason: FailureReason,
+    /// For people, with its cause.
+    pub(crate) message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(reason: FailureReason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// How a container or process ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// As a shell would give it, signals as 128 + n; `None` where nobody was there to see.
+    pub(crate) exit_code: Option<i32>,
+    /// The kernel killed one of its processes for the memory limit.
+    pub(crate) oom_killed: bool,
+    /// False: there never was one, or it was never started.
+    pub(crate) began: bool,
+}
+
+/// The sidecar's journal, read after the end.
+pub(crate) type Journal = Box<dyn AsyncBufRead + Send + Unpin>;
+
+/// A container's standard output and input, through the engine, until either side lets go.
+pub(crate) struct Attached {
+    pub(crate) output: Journal,
+    pub(crate) input: std::pin::Pin<Box<dyn AsyncWrite + Send>>,
+}

@@ -1,0 +1,23 @@
+//! What all executions of a worker share. It is made once, at the start, and decides nothing.
+
+use std::path::PathBuf;
+
+use protocol::{ids::WorkerId, spec::Endpoint};
+use service::{clock::Clock, lifecycle::Lifecycle};
+use tokio::sync::Semaphore;
+
+use crate::{backend::Backend, metrics::Metrics};
+
+/// What every execution is given.
+pub(crate) struct Context {
+    pub(crate) worker_id: WorkerId,
+    pub(crate) backend: Backend,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) grace_ms: u64,
+    pub(crate) agent_endpoint: Option<Endpoint>,
+    /// Held over a start: beyond 2 × cores only the latency grows.
+    pub(crate) starts: Semaphore,
+    pub(crate) clock: Clock,
+    pub(crate) life: Lifecycle,
+    pub(crate) metrics: Metrics,
+}
