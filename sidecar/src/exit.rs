@@ -7,6 +7,9 @@ use protocol::{event::Exit, failure::FailureReason};
 
 use crate::{memory::Memory, stop::Order};
 
+/// Longest message of the exit event, in bytes; the rest is cut off. It is the one event that must arrive.
+const MAX_MESSAGE_BYTES: usize = 8 << 10;
+
 /// The exit code of a process that SIGKILL ended.
 const KILLED: i32 = 137;
 
@@ -40,6 +43,7 @@ pub(crate) fn decide(
     after: Memory,
 ) -> Exit {
     let mut exit = ended.unwrap_or_else(Failure::exit);
+    exit.message.truncate(exit.message.floor_char_boundary(MAX_MESSAGE_BYTES));
     exit.peak_memory_bytes = after.peak_bytes;
     exit.oom_killed = after.oom_kills > before.oom_kills;
     if let Some(order) = order {
@@ -95,6 +99,14 @@ mod tests {
         // A tool of the agent was killed, and the agent lived with it.
         let exit = decide(Ok(failed(3)), None, memory(0), memory(1));
         assert_eq!((exit.reason, exit.oom_killed), (Some(FailureReason::AgentExit), true));
+    }
+
+    #[test]
+    fn a_message_of_any_length_arrives() {
+        let mut ended = failed(1);
+        ended.message = "é".repeat(1 << 20);
+        let exit = decide(Ok(ended), None, Memory::default(), Memory::default());
+        assert_eq!(exit.message.len(), MAX_MESSAGE_BYTES);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The events nobody has acknowledged yet, in order, in a file of one JSON object a line.
 //! It never forgets a line that was not acknowledged. What the file cannot take (a full disk) waits in memory.
+//! Set-up commands, being root, can spoil the file: a line that is none any more is told as lost.
 
 use std::{
     collections::VecDeque,
@@ -9,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use protocol::limits::MAX_JOURNAL_BYTES;
+use protocol::{
+    event::{Event, EventLine},
+    limits::MAX_JOURNAL_BYTES,
+};
 
 /// Acknowledged bytes the file may begin with before it is written anew without them.
 const COMPACT_AT_BYTES: u64 = 4 << 20;
@@ -82,14 +86,23 @@ impl Journal {
         self.store();
     }
 
-    /// Half-written lines behind `stored` are overwritten by the next try.
-    fn store(&mut self) {
+    /// Tries again to put into the file what waits in memory. Half-written lines behind `stored` are
+    /// overwritten by the next try.
+    pub(crate) fn store(&mut self) {
         if self.file.write_all_at(&self.waiting, self.stored).is_ok() {
             self.stored += self.waiting.len() as u64;
             self.waiting.clear();
         } else {
             let _ = self.file.set_len(self.stored);
         }
+    }
+
+    /// As if the disk had taken nothing of a line of `bytes`.
+    #[cfg(test)]
+    pub(crate) fn wait_in_memory(&mut self, bytes: u32) {
+        self.waiting.resize(self.waiting.len() + bytes as usize - 1, b'x');
+        self.waiting.push(b'\n');
+        self.lengths.push_back(bytes);
     }
 
     /// Forgets everything up to `seq`; a number that was never given forgets nothing more.
@@ -101,16 +114,27 @@ impl Journal {
             self.first_seq += 1;
         }
         let behind = self.start.saturating_sub(self.base);
+        if behind > 0 && behind >= self.stored {
+            // All of the file, and maybe of what waits: a full disk gets its room back, and so does memory.
+            let gone = usize::try_from(behind - self.stored).unwrap_or(usize::MAX);
+            self.waiting.drain(..gone.min(self.waiting.len()));
+            (self.base, self.stored) = (self.start, 0);
+            let _ = self.file.set_len(0);
+            return;
+        }
         // Best effort: a file that stays long is only long.
-        if behind >= COMPACT_AT_BYTES && behind >= self.stored / 2 && behind <= self.stored {
-            let _ = self.compact(behind);
+        if behind >= COMPACT_AT_BYTES && behind >= self.stored / 2 {
+            let path = self.path.with_extension("new");
+            let _ = fs::remove_file(&path);
+            if self.compact(behind, &path).is_err() {
+                // Of a full disk it would take the last room.
+                let _ = fs::remove_file(&path);
+            }
         }
     }
 
-    fn compact(&mut self, behind: u64) -> io::Result<()> {
-        let path = self.path.with_extension("new");
-        let _ = fs::remove_file(&path);
-        let new = open(&path)?;
+    fn compact(&mut self, behind: u64, path: &Path) -> io::Result<()> {
+        let new = open(path)?;
         let mut chunk = vec![0; 256 << 10];
         let mut at = behind;
         while at < self.stored {
@@ -120,7 +144,7 @@ impl Journal {
             at += want as u64;
         }
         // By renaming: whoever reads the file after our end finds one or the other, whole.
-        fs::rename(&path, &self.path)?;
+        fs::rename(path, &self.path)?;
         self.file = new;
         self.base += behind;
         self.stored -= behind;
@@ -136,7 +160,7 @@ impl Journal {
     }
 
     /// Whole lines from `cursor` on, which moves behind them; empty at the end.
-    pub(crate) fn read(&self, cursor: &mut Cursor) -> io::Result<Vec<u8>> {
+    pub(crate) fn read(&self, cursor: &mut Cursor) -> Vec<u8> {
         if cursor.seq < self.first_seq {
             *cursor = self.cursor(0);
         }
@@ -153,12 +177,47 @@ impl Journal {
         let at = cursor.position - self.base;
         let in_file = bytes.min(self.stored.saturating_sub(at));
         let (stored, waiting) = batch.split_at_mut(usize::try_from(in_file).unwrap_or_default());
-        self.file.read_exact_at(stored, at)?;
+        // What cannot be read stays zero, which is no line.
+        let _ = self.file.read_exact_at(stored, at);
         let from = usize::try_from(at.saturating_sub(self.stored)).unwrap_or_default();
         waiting.copy_from_slice(&self.waiting[from..from + waiting.len()]);
+        let first = cursor.seq;
         cursor.seq += lines;
         cursor.position += bytes;
-        Ok(batch)
+        self.whole(batch, skipped, first)
+    }
+
+    /// `batch` with a word in place of each line that is none; a number missing would stop the link for good.
+    fn whole(&self, batch: Vec<u8>, skipped: usize, first: u64) -> Vec<u8> {
+        let is_line = |line: &[u8]| {
+            line.split_last().is_some_and(|(end, line)| {
+                *end == b'\n' && !line.iter().any(|byte| matches!(byte, b'\n' | 0))
+            })
+        };
+        let mut lines = Vec::new();
+        let mut rest = &batch[..];
+        for length in self.lengths.iter().skip(skipped) {
+            let Some((line, behind)) = rest.split_at_checked(*length as usize) else { break };
+            lines.push(line);
+            rest = behind;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        if lines.iter().all(|line| is_line(line)) {
+            return batch;
+        }
+        let told = |(seq, line): (u64, &&[u8])| {
+            if is_line(line) {
+                return line.to_vec();
+            }
+            let text =
+                "an event was lost: something in the container spoiled the journal".to_owned();
+            let event = EventLine::new(seq, 0, &Event::Notice { text });
+            let line = serde_json::to_string(&event).expect("an event line is plain data");
+            format!("{line}\n").into_bytes()
+        };
+        (first..).zip(&lines).flat_map(told).collect()
     }
 }
 
@@ -177,7 +236,7 @@ mod tests {
     }
 
     fn read(journal: &Journal, cursor: &mut Cursor) -> String {
-        String::from_utf8(journal.read(cursor).unwrap()).unwrap()
+        String::from_utf8(journal.read(cursor)).unwrap()
     }
 
     #[test]
@@ -229,6 +288,46 @@ mod tests {
         assert!(journal.full());
         journal.ack(1);
         assert!(!journal.full());
+    }
+
+    #[test]
+    fn acknowledging_makes_room_whatever_the_disk_does() {
+        let (_folder, mut journal) = journal();
+        journal.append("in the file");
+        journal.file = OpenOptions::new().read(true).write(true).open("/dev/full").unwrap();
+        let line = "x".repeat(MAX_WAITING_BYTES / 2);
+        for _ in 0..2 {
+            journal.append(&line);
+        }
+        assert!(journal.full());
+        journal.ack(2);
+        assert!(!journal.full());
+        let mut cursor = journal.cursor(2);
+        assert_eq!(read(&journal, &mut cursor).len(), line.len() + 1);
+        journal.append("end");
+        assert_eq!(read(&journal, &mut cursor), "end\n");
+    }
+
+    #[test]
+    fn a_spoiled_file_loses_what_was_in_it_and_says_so() {
+        let (folder, mut journal) = journal();
+        for line in ["one", "two", "three"] {
+            journal.append(line);
+        }
+        OpenOptions::new()
+            .write(true)
+            .open(folder.path().join("journal.jsonl"))
+            .unwrap()
+            .set_len(6)
+            .unwrap();
+        journal.append("four");
+        let text = read(&journal, &mut journal.cursor(0));
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!((lines.len(), lines[0], lines[3]), (4, "one", "four"));
+        for (line, seq) in lines[1..3].iter().zip(2..) {
+            let event: EventLine = serde_json::from_str(line).unwrap();
+            assert_eq!((event.seq, event.kind.as_str()), (seq, "notice"));
+        }
     }
 
     #[test]

@@ -2,14 +2,13 @@
 //! Bounds on events and output are kept here, for all phases together.
 
 use std::{
-    io,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use protocol::{
     event::{Event, EventLine},
-    limits::{MAX_EVENTS, MAX_OUTPUT_BYTES},
+    limits::{MAX_EVENTS, MAX_OUTPUT_BYTES, MAX_SIDECAR_LINE_BYTES},
 };
 use tokio::sync::{Notify, watch};
 
@@ -32,6 +31,9 @@ struct State {
     output_over: bool,
     events_over: bool,
 }
+
+/// Longest line of the journal: what the link takes, less its envelope. A longer event is left out, and said.
+const MAX_LINE_BYTES: usize = MAX_SIDECAR_LINE_BYTES - 1024;
 
 /// How often a journal that was full because of the disk is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -56,10 +58,12 @@ impl Recorder {
 
     /// Records what a child said, and waits while the journal is full: so that the child waits, too.
     pub(crate) async fn record(&self, event: Event) {
+        // One read brings thousands of short lines: the link and a cancel come between them.
+        tokio::task::coop::consume_budget().await;
         let mut acked = self.acked.subscribe();
         while self.state().journal.full() {
             acked.borrow_and_update();
-            if !self.state().journal.full() {
+            if !self.still_full() {
                 break;
             }
             let _ = tokio::time::timeout(LOOK_AGAIN, acked.changed()).await;
@@ -69,12 +73,27 @@ impl Recorder {
         }
     }
 
+    /// Whether the journal is full even if the disk has room again.
+    fn still_full(&self) -> bool {
+        let mut state = self.state();
+        state.journal.store();
+        state.journal.full()
+    }
+
     /// Records at once, whatever the journal holds: for our own few events.
     pub(crate) fn note(&self, event: &Event) {
         let mut state = self.state();
-        let line = EventLine::new(state.journal.last_seq() + 1, now_ms(), event);
-        let line = serde_json::to_string(&line).expect("an event line is plain data");
-        state.journal.append(&line);
+        let line = |event: &Event| {
+            let line = EventLine::new(state.journal.last_seq() + 1, now_ms(), event);
+            serde_json::to_string(&line).expect("an event line is plain data")
+        };
+        let mut text = line(event);
+        if text.len() > MAX_LINE_BYTES {
+            // Sent, it would end the link, and be sent again for ever.
+            let what = "an event".to_owned();
+            text = line(&Event::Truncated { what, limit: MAX_LINE_BYTES as u64 });
+        }
+        state.journal.append(&text);
         drop(state);
         self.appended.notify_one();
     }
@@ -127,11 +146,11 @@ impl Recorder {
     }
 
     /// The next lines, waiting for them. Safe to give up: the cursor moves only with the lines.
-    pub(crate) async fn next(&self, cursor: &mut Cursor) -> io::Result<Vec<u8>> {
+    pub(crate) async fn next(&self, cursor: &mut Cursor) -> Vec<u8> {
         loop {
-            let batch = self.state().journal.read(cursor)?;
+            let batch = self.state().journal.read(cursor);
             if !batch.is_empty() {
-                return Ok(batch);
+                return batch;
             }
             // `notify_one` keeps its word for one who comes late, so nothing is missed between the lines.
             self.appended.notified().await;
@@ -164,6 +183,32 @@ mod tests {
     use protocol::event::{Phase, Stream};
 
     use super::*;
+
+    #[test]
+    fn an_event_too_long_for_the_link_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let recorder =
+            Recorder::new(Journal::create(&folder.path().join("journal.jsonl")).unwrap());
+        recorder.note(&Event::Notice { text: "x".repeat(MAX_SIDECAR_LINE_BYTES - 500) });
+        let mut cursor = recorder.cursor(0);
+        let line = recorder.state().journal.read(&mut cursor);
+        let line: EventLine = serde_json::from_slice(&line).unwrap();
+        assert_eq!((line.seq, line.kind.as_str()), (1, "truncated"));
+    }
+
+    #[tokio::test]
+    async fn a_journal_that_was_full_for_the_disk_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let recorder =
+            Recorder::new(Journal::create(&folder.path().join("journal.jsonl")).unwrap());
+        recorder.state().journal.wait_in_memory(5 << 20);
+        assert!(recorder.state().journal.full());
+        let text = "heard".to_owned();
+        tokio::time::timeout(LOOK_AGAIN * 5, recorder.record(Event::Notice { text }))
+            .await
+            .unwrap();
+        assert_eq!(recorder.last_seq(), 2);
+    }
 
     #[test]
     fn at_the_bound_on_output_one_event_says_so_and_the_rest_is_dropped() {

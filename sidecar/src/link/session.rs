@@ -114,7 +114,7 @@ impl Session {
                     self.hello(output).await?;
                     continue;
                 }
-                batch = self.recorder.next(&mut cursor) => batch?,
+                batch = self.recorder.next(&mut cursor) => batch,
             };
             let mut framed = Vec::with_capacity(batch.len() + 1024);
             for line in batch.split_inclusive(|byte| *byte == b'\n') {
