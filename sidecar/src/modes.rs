@@ -85,6 +85,8 @@ async fn drive(launch: Launch, output: mpsc::Sender<FromHarness>) -> Result<(), 
 pub(crate) fn collect(drop: bool) -> Result<u8, String> {
     if drop {
         privileges::drop_all()?;
+    } else {
+        privileges::protect()?;
     }
     let job: collect::Job = job()?;
     collect::job::run(&job, &mut |event| {

@@ -2,10 +2,12 @@
 
 use std::{
     fs, io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{
     files, git_patch,
@@ -14,6 +16,9 @@ use super::{
     start::Start,
 };
 use crate::{clone::Cloned, context::Context};
+
+/// Largest `HEAD` of a repository that is looked at, in bytes.
+const MAX_HEAD_BYTES: u64 = 512;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
@@ -47,13 +52,16 @@ impl Job {
 /// Does the job. What cannot be kept is said and passed over.
 pub(crate) fn run(job: &Job, say: &mut Say<'_>) -> io::Result<()> {
     let mut sender = Sender::new(say);
+    // New, because the agent may have left anything in its own folder, a pipe that nobody reads say.
+    let scratch = job.state.join(format!("collect-{}", Uuid::now_v7()));
+    fs::DirBuilder::new().mode(0o700).create(&scratch)?;
     for repo in &job.repos {
         let filename = match job.repos.len() {
             1 => "changes.patch".to_owned(),
             _ => format!("{}.patch", repo.folder),
         };
-        let patch = job.state.join(format!("{}.patch", repo.folder));
-        match make_patch(job, repo, &patch) {
+        let patch = scratch.join("patch");
+        match make_patch(job, repo, &scratch, &patch) {
             Ok(()) if fs::metadata(&patch)?.len() == 0 => {}
             Ok(()) => {
                 let name = Name {
@@ -74,12 +82,13 @@ pub(crate) fn run(job: &Job, say: &mut Say<'_>) -> io::Result<()> {
     for url in &job.links {
         sender.pull_request(url.clone(), branch(job, url))?;
     }
+    let _ = fs::remove_dir_all(scratch);
     Ok(())
 }
 
-fn make_patch(job: &Job, repo: &Start, patch: &Path) -> Result<(), String> {
+fn make_patch(job: &Job, repo: &Start, scratch: &Path, patch: &Path) -> Result<(), String> {
     if job.git {
-        return git_patch::make(repo, &job.state, patch);
+        return git_patch::make(repo, scratch, patch);
     }
     #[cfg(feature = "gix")]
     return super::gitless_patch::make(repo, patch);
@@ -92,7 +101,13 @@ fn branch(job: &Job, url: &str) -> String {
     let named = job.repos.iter().find(|repo| url.contains(&format!("/{}/", repo.folder)));
     let only = if let [only] = &job.repos[..] { Some(only) } else { None };
     let head = named.or(only).and_then(|repo| {
-        let head = fs::read_to_string(repo.path.join(".git/HEAD")).ok()?;
+        let head = repo.path.join(".git/HEAD");
+        let about = fs::symlink_metadata(&head).ok()?;
+        // Anything else may have no end.
+        if !about.is_file() || about.len() > MAX_HEAD_BYTES {
+            return None;
+        }
+        let head = fs::read_to_string(head).ok()?;
         Some(head.trim().strip_prefix("ref: refs/heads/")?.to_owned())
     });
     head.filter(|branch| branch.len() <= 300).unwrap_or_else(|| "unknown".to_owned())

@@ -118,3 +118,25 @@ async fn pull_requests_are_found_in_the_output() {
     let url = "https://github.com/acme/shop/pull/7".to_owned();
     assert_eq!(found, [("PULL_REQUEST".to_owned(), url, "fix/it".to_owned())]);
 }
+
+#[tokio::test]
+async fn traps_in_the_way_of_the_patch_hold_nothing_and_leave_nothing() {
+    let repo = Repository::with_files(&[("a.txt", "one\n")]);
+    let name = repo.path().file_name().unwrap().to_str().unwrap();
+    let folder = name.strip_suffix(".git").unwrap_or(name);
+    // A pipe where the patch might be written, and a filter that leaves a process behind.
+    let traps = format!(
+        "state=$(dirname \"$OZMA_PROMPT_FILE\"); mkfifo $state/{folder}.patch $state/{folder}.index; \
+         printf 'setsid sleep 600 >/dev/null 2>&1 & echo $! >> '$state'/pids; cat' > $state/clean; \
+         git config filter.f.clean \"sh $state/clean\"; echo '* filter=f' > .gitattributes; \
+         echo two >> a.txt"
+    );
+    let mut worker = Worker::start();
+    let heard = worker.run(with_repo(command(&traps), repo.path())).await;
+    assert!(heard.files().contains_key("changes.patch"), "{heard:?}");
+    let pids = std::fs::read_to_string(worker.root().join("ozma/state/pids")).unwrap();
+    for pid in pids.lines() {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+    }
+}
