@@ -119,18 +119,23 @@ impl Context {
     }
 
     /// Runs `command` and returns what it printed, up to `max` bytes.
-    pub(crate) async fn printed(&self, command: &mut Command, max: u64) -> io::Result<String> {
+    pub(crate) async fn printed(&self, command: &mut Command, max: u64) -> Result<String, Broken> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = self.reaper.spawn(command)?;
-        let mut printed = Vec::new();
-        if let Some(stdout) = child.stdout.take() {
-            stdout.take(max).read_to_end(&mut printed).await?;
-        }
-        let status = child.wait().await?;
-        if !status.success() {
-            return Err(io::Error::other(format!("{status}")));
-        }
-        Ok(String::from_utf8_lossy(&printed).trim().to_owned())
+        let mut child = self.reaper.spawn(command).map_err(Broken::NotStarted)?;
+        let pid = child.pid;
+        let work = async {
+            let mut printed = Vec::new();
+            if let Some(stdout) = child.stdout.take() {
+                stdout.take(max).read_to_end(&mut printed).await?;
+            }
+            let status = child.wait().await?;
+            if !status.success() {
+                return Err(io::Error::other(format!("{status}")));
+            }
+            Ok(String::from_utf8_lossy(&printed).trim().to_owned())
+        };
+        let interrupt = || harness::process::signal_group(pid, Signal::SIGTERM);
+        self.unless_stopped(interrupt, work).await?.map_err(Broken::NotStarted)
     }
 }
 

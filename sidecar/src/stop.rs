@@ -27,9 +27,12 @@ impl Order {
         Self { cause, grace: Duration::from_millis(grace_ms), message: message.to_owned() }
     }
 
-    /// From a signal to this process.
+    /// From a signal to this process: an engine that stops the container, or a set-up command. No user asked
+    /// for it.
     pub(crate) fn of_signal() -> Self {
-        Self::of_worker(StopCause::Cancelled, DEFAULT_GRACE_MS)
+        let order = Self::of_worker(StopCause::Shutdown, DEFAULT_GRACE_MS);
+        let message = "the container was told to stop, and not by its worker".to_owned();
+        Self { message, ..order }
     }
 
     pub(crate) fn reason(&self) -> FailureReason {

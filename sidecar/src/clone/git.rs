@@ -16,7 +16,7 @@ use super::{
     job::Job,
     source::{Reference, Source},
 };
-use crate::context::Context;
+use crate::{context::Context, process::Broken};
 
 /// Longest answer of a child that is read: a commit, or why there is none.
 const MAX_ANSWER_BYTES: u64 = 64 << 10;
@@ -27,7 +27,7 @@ pub(super) async fn clone(
     source: &Source,
     path: &Path,
 ) -> Result<(Option<String>, String), Failure> {
-    let told = |error: std::io::Error| failed(&source.url, &error.to_string());
+    let told = |why| broken(&source.url, why);
     let mut version = git(context, None);
     let version = context.printed(version.arg("--version"), 200).await.map_err(told)?;
     match &source.reference {
@@ -37,18 +37,27 @@ pub(super) async fn clone(
     }
     let mut head = git(context, None);
     head.arg("-C").arg(path).args(["rev-parse", "--verify", "-q", "HEAD^{commit}"]);
-    // It fails for a repository without a commit, and that is no failure.
-    let commit = context.printed(&mut head, 200).await.ok().filter(|text| !text.is_empty());
+    let commit = match context.printed(&mut head, 200).await {
+        Ok(text) => Some(text).filter(|text| !text.is_empty()),
+        // A repository without a commit, and that is no failure.
+        Err(Broken::NotStarted(_)) => None,
+        Err(stopped) => return Err(told(stopped)),
+    };
     Ok((commit, version.replace("git version", "git")))
 }
 
 /// Git with nothing of the image's that could keep a token or run a program of the repository.
 fn git(context: &Context, source: Option<&Source>) -> Command {
+    // A submodule's address is the repository's word: from elsewhere it may not lead to files of this machine.
+    let protocols = match source {
+        Some(source) if source.local().is_some() => "file:git:http:https:ssh",
+        _ => "git:http:https:ssh",
+    };
     let mut command = Command::new("git");
     command
         .env_clear()
         .envs(context.vars.base(&context.places))
-        .env("GIT_ALLOW_PROTOCOL", "file:git:http:https:ssh")
+        .env("GIT_ALLOW_PROTOCOL", protocols)
         .env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o StrictHostKeyChecking=accept-new")
         .args(["-c", "credential.helper=", "-c", "core.hooksPath=/dev/null"])
         .current_dir(&context.places.workspace);

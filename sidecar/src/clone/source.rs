@@ -63,7 +63,6 @@ impl Source {
     }
 
     /// The path of a repository on this machine.
-    #[cfg(feature = "gix")]
     pub(crate) fn local(&self) -> Option<&str> {
         self.url.strip_prefix("file://")
     }
@@ -80,6 +79,8 @@ fn address(url: &str) -> Result<(String, Option<(String, String)>), String> {
     if let Some((scheme, rest)) = url.split_once("://") {
         return match scheme {
             "file" if rest.starts_with('/') => Ok((url.to_owned(), None)),
+            // The part before the colon may be shown; a password behind it may not, and ssh takes none.
+            "ssh" | "git" if password_in(rest) => Err("its address holds a password".to_owned()),
             "ssh" | "git" => Ok((url.to_owned(), None)),
             "http" | "https" => {
                 let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -115,6 +116,12 @@ fn address(url: &str) -> Result<(String, Option<(String, String)>), String> {
         }
         _ => Err("that is neither an address, an absolute path, nor owner/name".to_owned()),
     }
+}
+
+/// Whether an address, behind its scheme, holds a password.
+fn password_in(rest: &str) -> bool {
+    let authority = rest.split('/').next().unwrap_or_default();
+    authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
 }
 
 fn login(
@@ -203,6 +210,7 @@ mod tests {
             "ftp://h/x",
             "/srv/..",
             "https:///x",
+            "ssh://me:s3cret@host.example/a/b",
         ] {
             assert!(source(form, &[]).is_err(), "{form}");
         }

@@ -7,7 +7,7 @@ use protocol::{
     failure::FailureReason,
     sidecar::StopCause,
 };
-use test_support::repo::Repository;
+use test_support::{repo::Repository, wait::eventually};
 
 use crate::worker::{Worker, command, with_repo};
 
@@ -73,7 +73,24 @@ async fn set_up_is_cancelled_too_and_so_is_a_clone() {
 }
 
 #[tokio::test]
-async fn a_signal_to_the_sidecar_is_a_cancel() {
+async fn a_git_that_hangs_before_it_clones_is_cancelled_too() {
+    let programs = tempfile::tempdir().unwrap();
+    let git = programs.path().join("git");
+    std::fs::write(&git, "#!/bin/sh\ntouch \"$0.ran\"\nexec sleep 600\n").unwrap();
+    std::fs::set_permissions(&git, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", programs.path().display());
+    let mut worker = Worker::start_with(&[("PATH", &path)]);
+    let (mut connection, _) = worker.accept().await;
+    connection.assign(with_repo(command("echo never"), "/nowhere/repo")).await;
+    let ran = git.with_extension("ran");
+    eventually("git runs", || std::future::ready(ran.exists().then_some(()))).await;
+    connection.cancel(Duration::from_secs(1)).await;
+    let heard = worker.finish(connection).await;
+    assert_eq!(heard.exit().unwrap().reason, Some(FailureReason::TaskCancelled));
+}
+
+#[tokio::test]
+async fn a_signal_to_the_sidecar_is_a_stop_of_nobodys() {
     let mut worker = Worker::start();
     let (mut connection, _) = worker.accept().await;
     connection.assign(command("echo ready; sleep 600")).await;
@@ -81,7 +98,7 @@ async fn a_signal_to_the_sidecar_is_a_cancel() {
     let pid = nix::unistd::Pid::from_raw(worker.pid().cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     let heard = worker.finish(connection).await;
-    assert_eq!(heard.exit().unwrap().reason, Some(FailureReason::TaskCancelled));
+    assert_eq!(heard.exit().unwrap().reason, Some(FailureReason::GracefulShutdown));
 }
 
 #[tokio::test]
