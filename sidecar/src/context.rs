@@ -3,7 +3,8 @@
 
 use std::{
     process::{Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use protocol::spec::RunSpec;
@@ -26,6 +27,9 @@ pub(crate) struct Context {
     pub(crate) held: Held,
 }
 
+/// How long output may still be taken after everything was killed.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
+
 /// Streams that are read on after their process has ended.
 #[derive(Debug, Default)]
 pub(crate) struct Held(Mutex<JoinSet<()>>);
@@ -33,7 +37,19 @@ pub(crate) struct Held(Mutex<JoinSet<()>>);
 impl Held {
     /// Lets a stream be read on in the background.
     pub(crate) fn add(&self, reader: impl Future<Output = ()> + Send + 'static) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).spawn(reader);
+        self.readers().spawn(reader);
+    }
+
+    /// Reads to the end what is held no more; ends what still is. No reader is left afterwards.
+    pub(crate) async fn finish(&self) {
+        let mut readers = std::mem::take(&mut *self.readers());
+        let all = async { while readers.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(LAST_OUTPUT, all).await;
+        readers.shutdown().await;
+    }
+
+    fn readers(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

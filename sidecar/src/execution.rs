@@ -63,6 +63,8 @@ impl Execution {
         // Asked now: what is ordered later does not change how the provider ended.
         let order = self.context.stop.ordered();
         self.context.reaper.kill_all().await;
+        // Nothing may come after the exit event.
+        self.context.held.finish().await;
         let memory = self.memory();
         if !cloned.is_empty() || !self.context.spec.artifacts.is_empty() || !links.is_empty() {
             let collected = self
@@ -72,6 +74,8 @@ impl Execution {
                 let text = format!("not everything could be kept: {failure}");
                 self.context.recorder.note(&Event::Notice { text });
             }
+            // What a repository's configuration has git start may outlive git.
+            self.context.reaper.kill_all().await;
         }
         exit::decide(ended, order, before, memory)
     }

@@ -79,15 +79,22 @@ fn temporary(own: &Path) -> io::Result<Option<PathBuf>> {
 fn own_tree(path: &Path) -> io::Result<()> {
     let mut open = vec![path.to_owned()];
     while let Some(path) = open.pop() {
-        // What vanishes meanwhile needs no owner.
+        // What vanishes meanwhile, a background process's temporary file say, needs no owner.
         let Ok(about) = fs::symlink_metadata(&path) else { continue };
-        if about.uid() != AGENT_UID || about.gid() != AGENT_UID {
-            lchown(&path, Some(AGENT_UID), Some(AGENT_UID))?;
-        }
-        if about.is_dir() {
-            for entry in fs::read_dir(&path)? {
-                open.push(entry?.path());
+        let mut own = || -> io::Result<()> {
+            if about.uid() != AGENT_UID || about.gid() != AGENT_UID {
+                lchown(&path, Some(AGENT_UID), Some(AGENT_UID))?;
             }
+            if about.is_dir() {
+                for entry in fs::read_dir(&path)? {
+                    open.push(entry?.path());
+                }
+            }
+            Ok(())
+        };
+        match own() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            done => done?,
         }
     }
     Ok(())

@@ -44,6 +44,9 @@ pub(crate) fn run(options: Options, vars: Variables) -> Result<u8, String> {
 
 async fn supervise(options: Options, vars: Variables) -> Result<u8, String> {
     let told = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+    // Before anything of the task runs: set-up commands are root as we are, and our memory holds the link's key
+    // and the model's.
+    privileges::protect()?;
     let places =
         Places::prepare(&options.root, options.unisolated).map_err(told("make folders"))?;
     let journal = Journal::create(&places.journal).map_err(told("make the journal"))?;

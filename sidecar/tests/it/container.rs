@@ -150,6 +150,35 @@ async fn the_provider_is_unprivileged_for_good() {
 }
 
 #[tokio::test]
+async fn set_up_is_root_and_still_sees_nothing_of_the_supervisor() {
+    let mut spec = command("true");
+    // Its memory holds the key of the link and the model's, its descriptors lead to the worker.
+    spec.setup_commands =
+        vec!["id -u; cat /proc/1/maps; cat /proc/1/mem; cat /proc/1/fd/0; exit 0".to_owned()];
+    let (heard, code) = run(image::busybox(), spec, &[]).await;
+    assert_eq!(code, "0", "{}", heard.everything());
+    assert_eq!(heard.lines(Phase::Setup, protocol::event::Stream::Stdout), ["0"]);
+    let denied = heard.lines(Phase::Setup, protocol::event::Stream::Stderr);
+    assert_eq!(denied.len(), 3, "{denied:#?}");
+    assert!(denied.iter().all(|line| line.contains("ermission denied")), "{denied:#?}");
+}
+
+#[tokio::test]
+async fn a_supervisor_that_waits_is_small() {
+    let worker = Worker::listen();
+    let container = Container::start(image::busybox(), &worker, &[]);
+    let _connection = worker.accept().await;
+    let look = ["exec", &container.name, "/bin/cat", "/proc/1/status"];
+    let status = docker(&look, &[]);
+    let own = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    let kib: u64 = own.trim().trim_end_matches(" kB").parse().unwrap();
+    // The rest is the binary, which all containers share. A kernel that gives huge pages to all is not asked.
+    let always = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
+        .is_ok_and(|enabled| enabled.contains("[always]"));
+    assert!(always || kib <= 1024, "{status}");
+}
+
+#[tokio::test]
 async fn orphans_are_reaped() {
     // Each inner shell leaves a child behind; PID 1 must wait for them all.
     let spec = command(
@@ -198,7 +227,7 @@ async fn nothing_secret_is_seen_from_outside_or_in_any_command_line() {
     for text in [&inspected, &seen, &logged] {
         assert!(!text.contains("marked-") && !text.contains(crate::worker::KEY), "{text}");
     }
-    assert!(seen.contains("OZMA_SOCKET") && seen.contains("supervise"), "{seen}");
+    assert!(inspected.contains("OZMA_SOCKET") && seen.contains("supervise"), "{seen}");
 }
 
 #[tokio::test]
@@ -234,7 +263,7 @@ async fn an_image_with_nothing_in_it_is_enough_for_the_agent() {
 }
 
 #[tokio::test]
-async fn a_stop_of_the_container_is_a_cancel_and_everything_in_it_ends() {
+async fn a_stop_of_the_container_is_nobodys_cancel_and_everything_in_it_ends() {
     let mut worker = Worker::listen();
     let container = Container::start(image::busybox(), &worker, &[]);
     let (mut connection, _) = worker.accept().await;
@@ -242,6 +271,6 @@ async fn a_stop_of_the_container_is_a_cancel_and_everything_in_it_ends() {
     connection.until(|event| matches!(event, protocol::event::Event::Output { .. })).await;
     docker(&["kill", "--signal=TERM", &container.name], &[]);
     let heard = worker.finish(connection).await;
-    assert_eq!(heard.exit().unwrap().reason, Some(FailureReason::TaskCancelled));
+    assert_eq!(heard.exit().unwrap().reason, Some(FailureReason::GracefulShutdown));
     assert_eq!(docker(&["wait", &container.name], &[]).trim(), "1");
 }

@@ -4,6 +4,7 @@ use protocol::{
     event::{Event, Phase, Stream},
     failure::FailureReason,
     secret::Secret,
+    sidecar::{Seq, ToSidecar},
 };
 use test_support::repo::Repository;
 
@@ -103,4 +104,19 @@ async fn what_set_up_leaves_running_serves_the_provider_and_ends_with_the_run() 
     assert_eq!(heard.exit().unwrap().message, "the command ended with code 0", "{heard:?}");
     let pid = std::fs::read_to_string(worker.root().join("workspace/server.pid")).unwrap();
     assert!(!std::path::Path::new(&format!("/proc/{}", pid.trim())).exists());
+}
+
+#[tokio::test]
+async fn nothing_comes_after_the_exit_event() {
+    let mut spec = command("true");
+    spec.setup_commands = vec!["(while echo still here; do :; done) & sleep 0".to_owned()];
+    let mut worker = Worker::start();
+    let (mut connection, _) = worker.accept().await;
+    connection.assign(spec).await;
+    let exit = connection.until(|event| matches!(event, Event::Exit(_))).await;
+    let Some(Event::Exit(said)) = exit.event() else { panic!() };
+    assert!(said.success, "{said:?}");
+    connection.send(ToSidecar::Ack(Seq { seq: exit.seq })).await;
+    assert!(connection.event().await.is_none());
+    worker.ended().await;
 }
