@@ -50,16 +50,27 @@ pub(crate) struct Cursor {
 impl Journal {
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
         let _ = fs::remove_file(path);
-        Ok(Self {
-            path: path.to_owned(),
-            file: open(path)?,
+        Ok(Self::on(path.to_owned(), open(path)?))
+    }
+
+    /// One that keeps everything in memory: for the few words of a sidecar that has no place for a file.
+    pub(crate) fn in_memory() -> io::Result<Self> {
+        let path = PathBuf::from("/dev/full");
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        Ok(Self::on(path, file))
+    }
+
+    fn on(path: PathBuf, file: File) -> Self {
+        Self {
+            path,
+            file,
             base: 0,
             stored: 0,
             waiting: Vec::new(),
             start: 0,
             first_seq: 1,
             lengths: VecDeque::new(),
-        })
+        }
     }
 
     /// The number of the newest line; 0 before the first.

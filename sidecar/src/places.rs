@@ -59,9 +59,21 @@ impl Places {
     }
 }
 
+/// Makes a folder of ours, or takes one that is there. A link of the image's could lead the journal into the agent's
+/// hands.
 fn make(folder: &Path, mode: u32) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(mode).create(folder)?;
-    fs::set_permissions(folder, fs::Permissions::from_mode(mode))
+    let told = |why: &dyn std::fmt::Display| {
+        io::Error::other(format!("{} cannot be had: {why}", folder.display()))
+    };
+    if fs::symlink_metadata(folder).is_ok_and(|about| !about.is_dir()) {
+        return Err(told(&"in the image it is a file or a link"));
+    }
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(folder)
+        .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(mode)))
+        .map_err(|error| told(&error))
 }
 
 /// `/tmp` is made where an image has none; where it cannot be, a folder of our own stands in for it.

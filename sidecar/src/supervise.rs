@@ -2,9 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use protocol::event::Event;
+use harness::failure::Failure;
+use protocol::{
+    event::{Event, Exit},
+    failure::FailureReason,
+};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     task::JoinSet,
 };
@@ -47,9 +51,13 @@ async fn supervise(options: Options, vars: Variables) -> Result<u8, String> {
     // Before anything of the task runs: set-up commands are root as we are, and our memory holds the link's key
     // and the model's.
     privileges::protect()?;
-    let places =
-        Places::prepare(&options.root, options.unisolated).map_err(told("make folders"))?;
-    let journal = Journal::create(&places.journal).map_err(told("make the journal"))?;
+    // An image in which there is no place for us is the run's failure, and is told as one.
+    let room = Places::prepare(&options.root, options.unisolated)
+        .and_then(|places| Ok((Journal::create(&places.journal)?, places)));
+    let (journal, places) = match room {
+        Ok((journal, places)) => (journal, Ok(places)),
+        Err(error) => (Journal::in_memory().map_err(told("make a journal"))?, Err(error)),
+    };
     let recorder = Arc::new(Recorder::new(journal));
     let reaper = Arc::new(Reaper::new().map_err(told("become the reaper"))?);
     let mut terminate = signal(SignalKind::terminate()).map_err(told("listen to SIGTERM"))?;
@@ -77,19 +85,49 @@ async fn supervise(options: Options, vars: Variables) -> Result<u8, String> {
             _ = interrupt.recv() => return Ok(TERMINATED),
         }
     };
-    let stop = Arc::new(Stop::new());
-    let drop = privileges::can_drop() && (!options.unisolated || places.reachable());
-    let execution = Execution::new(Context {
-        spec: *spec,
-        places,
-        vars,
-        recorder: Arc::clone(&recorder),
-        reaper,
-        stop: Arc::clone(&stop),
-        drop,
-        unisolated: options.unisolated,
-        held: Held::default(),
-    });
+    let exit = match places {
+        Ok(places) => {
+            let drop = privileges::can_drop() && (!options.unisolated || places.reachable());
+            let context = Context {
+                spec: *spec,
+                places,
+                vars,
+                recorder: Arc::clone(&recorder),
+                reaper,
+                stop: Arc::new(Stop::new()),
+                drop,
+                unisolated: options.unisolated,
+                held: Held::default(),
+            };
+            execute(context, &mut commands, &mut terminate, &mut interrupt).await
+        }
+        Err(error) => {
+            Failure::new(FailureReason::WorkspaceSetup, format!("make folders: {error}")).exit()
+        }
+    };
+    let code = match (exit.success, exit.exit_code) {
+        (true, _) => 0,
+        (false, Some(code)) => u8::try_from(code).ok().filter(|code| *code != 0).unwrap_or(1),
+        (false, None) => 1,
+    };
+    recorder.note(&Event::Exit(exit));
+    let last = recorder.last_seq();
+    if tokio::time::timeout(LAST_WORDS, recorder.wait_acked(last)).await.is_err() {
+        crate::say::say("not everything was acknowledged; the rest is in the journal");
+    }
+    tasks.abort_all();
+    Ok(code)
+}
+
+/// Runs the execution to its end, obeying meanwhile.
+async fn execute(
+    context: Context,
+    commands: &mut mpsc::Receiver<Command>,
+    terminate: &mut Signal,
+    interrupt: &mut Signal,
+) -> Exit {
+    let (stop, recorder) = (Arc::clone(&context.stop), Arc::clone(&context.recorder));
+    let execution = Execution::new(context);
     let obey = async {
         loop {
             tokio::select! {
@@ -107,20 +145,8 @@ async fn supervise(options: Options, vars: Variables) -> Result<u8, String> {
             }
         }
     };
-    let exit = tokio::select! {
+    tokio::select! {
         exit = execution.run() => exit,
         () = obey => unreachable!("it obeys for ever"),
-    };
-    let code = match (exit.success, exit.exit_code) {
-        (true, _) => 0,
-        (false, Some(code)) => u8::try_from(code).ok().filter(|code| *code != 0).unwrap_or(1),
-        (false, None) => 1,
-    };
-    recorder.note(&Event::Exit(exit));
-    let last = recorder.last_seq();
-    if tokio::time::timeout(LAST_WORDS, recorder.wait_acked(last)).await.is_err() {
-        crate::say::say("not everything was acknowledged; the rest is in the journal");
     }
-    tasks.abort_all();
-    Ok(code)
 }

@@ -26,33 +26,33 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 /// Longest complaint of git that is told.
 const MAX_WHY_BYTES: u64 = 600;
 
-/// Writes the patch; an empty file when nothing changed.
-pub(super) fn make(repo: &Start, scratch: &Path, patch: &Path) -> Result<(), String> {
+/// Writes the patch; an empty file when nothing changed. What could not be put into it, in git's words.
+pub(super) fn make(repo: &Start, scratch: &Path, patch: &Path) -> Result<Option<String>, String> {
     let index = scratch.join("index");
     let git = Git { path: &repo.path, index: &index, timeout: TIMEOUT };
     let start = repo.commit.as_deref().unwrap_or(EMPTY_TREE);
     // In an index of its own, so that what the provider staged stays as it is.
-    let made = git
-        .run(&["read-tree", start], None)
-        .and_then(|()| git.run(&["add", "--all", "--ignore-errors", "."], None).or(Ok(())))
-        .and_then(|()| {
-            let out = File::create(patch).map_err(|error| error.to_string())?;
-            let diff = [
-                "diff",
-                "--cached",
-                "--binary",
-                "--full-index",
-                "--no-color",
-                "--no-ext-diff",
-                "--no-textconv",
-                "--no-renames",
-                "--src-prefix=a/",
-                "--dst-prefix=b/",
-                start,
-                "--",
-            ];
-            git.run(&diff, Some(out))
-        });
+    let write = || {
+        git.run(&["read-tree", start], None)?;
+        let missing = git.run(&["add", "--all", "--ignore-errors", "."], None).err();
+        let out = File::create(patch).map_err(|error| error.to_string())?;
+        let diff = [
+            "diff",
+            "--cached",
+            "--binary",
+            "--full-index",
+            "--no-color",
+            "--no-ext-diff",
+            "--no-textconv",
+            "--no-renames",
+            "--src-prefix=a/",
+            "--dst-prefix=b/",
+            start,
+            "--",
+        ];
+        git.run(&diff, Some(out)).map(|()| missing)
+    };
+    let made = write();
     let _ = std::fs::remove_file(&index);
     made
 }

@@ -55,15 +55,23 @@ pub(crate) fn run(job: &Job, say: &mut Say<'_>) -> io::Result<()> {
     // New, because the agent may have left anything in its own folder, a pipe that nobody reads say.
     let scratch = job.state.join(format!("collect-{}", Uuid::now_v7()));
     fs::DirBuilder::new().mode(0o700).create(&scratch)?;
+    // First what cannot take long.
+    for url in &job.links {
+        sender.pull_request(url.clone(), branch(job, url))?;
+    }
     for repo in &job.repos {
         let filename = match job.repos.len() {
             1 => "changes.patch".to_owned(),
             _ => format!("{}.patch", repo.folder),
         };
         let patch = scratch.join("patch");
-        match make_patch(job, repo, &scratch, &patch) {
-            Ok(()) if fs::metadata(&patch)?.len() == 0 => {}
-            Ok(()) => {
+        let made = make_patch(job, repo, &scratch, &patch);
+        if let Ok(Some(why)) = &made {
+            sender.notice(format!("not everything is in the patch of {}: {why}", repo.folder))?;
+        }
+        match made {
+            Ok(_) if fs::metadata(&patch)?.len() == 0 => {}
+            Ok(_) => {
                 let name = Name {
                     filename: &filename,
                     filepath: &filename,
@@ -79,19 +87,22 @@ pub(crate) fn run(job: &Job, say: &mut Say<'_>) -> io::Result<()> {
     if !job.patterns.is_empty() {
         files::keep(&job.workspace, &job.patterns, &mut sender)?;
     }
-    for url in &job.links {
-        sender.pull_request(url.clone(), branch(job, url))?;
-    }
     let _ = fs::remove_dir_all(scratch);
     Ok(())
 }
 
-fn make_patch(job: &Job, repo: &Start, scratch: &Path, patch: &Path) -> Result<(), String> {
+/// Makes the patch; why not everything is in it, if so.
+fn make_patch(
+    job: &Job,
+    repo: &Start,
+    scratch: &Path,
+    patch: &Path,
+) -> Result<Option<String>, String> {
     if job.git {
         return git_patch::make(repo, scratch, patch);
     }
     #[cfg(feature = "gix")]
-    return super::gitless_patch::make(repo, patch);
+    return super::gitless_patch::make(repo, patch).map(|()| None);
     #[cfg(not(feature = "gix"))]
     Err("the image has no git, and this sidecar has none built in".to_owned())
 }

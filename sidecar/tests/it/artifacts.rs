@@ -140,3 +140,18 @@ async fn traps_in_the_way_of_the_patch_hold_nothing_and_leave_nothing() {
         assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
     }
 }
+
+#[tokio::test]
+async fn a_patch_that_lacks_something_says_so() {
+    let repo = Repository::with_files(&[("a.txt", "one\n")]);
+    // Its objects are somebody else's now: nothing new can be put there.
+    let bare = repo.path().join(".git");
+    let changes = format!(
+        "rm -rf .git/objects; ln -s {}/nowhere .git/objects; echo two >> a.txt",
+        bare.display()
+    );
+    let heard = Worker::start().run(with_repo(command(&changes), repo.path())).await;
+    assert!(heard.exit().unwrap().success, "{heard:?}");
+    let said = |event| matches!(event, Event::Notice { text } if text.contains("patch of"));
+    assert!(heard.events().any(said), "{heard:?}");
+}

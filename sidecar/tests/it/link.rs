@@ -4,6 +4,7 @@ use std::process::Stdio;
 
 use protocol::{
     event::EventLine,
+    failure::FailureReason,
     secret::Secret,
     sidecar::{Seq, ToSidecar},
 };
@@ -118,4 +119,17 @@ async fn without_a_socket_the_same_lines_go_over_stdin_and_stdout() {
     }
     assert!(child.wait().await.unwrap().success());
     assert!(!again);
+}
+
+#[tokio::test]
+async fn an_image_without_a_place_for_the_sidecar_is_told() {
+    for taken in ["workspace", "ozma"] {
+        let mut worker = Worker::listen();
+        std::fs::create_dir(worker.root()).unwrap();
+        std::os::unix::fs::symlink("/etc", worker.root().join(taken)).unwrap();
+        worker.launch(&[]);
+        let exit = worker.run(command("true")).await.exit().unwrap();
+        assert_eq!(exit.reason, Some(FailureReason::WorkspaceSetup));
+        assert!(exit.message.contains(taken) && exit.message.contains("link"), "{}", exit.message);
+    }
 }

@@ -85,17 +85,22 @@ impl Worker {
 
     pub(crate) fn start_with(vars: &[(&str, &str)]) -> Self {
         let mut worker = Self::listen();
+        worker.launch(vars);
+        worker
+    }
+
+    /// Starts a sidecar that is no container's.
+    pub(crate) fn launch(&mut self, vars: &[(&str, &str)]) {
         let child = Command::new(env!("CARGO_BIN_EXE_ozma-sidecar"))
             .args(["supervise", "--unisolated", "--root"])
-            .arg(worker.root())
-            .env("OZMA_SOCKET", worker.folder.path().join("sock/worker.sock"))
+            .arg(self.root())
+            .env("OZMA_SOCKET", self.folder.path().join("sock/worker.sock"))
             .envs(vars.iter().copied())
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        worker.child = Some(child);
-        worker
+        self.child = Some(child);
     }
 
     pub(crate) fn root(&self) -> PathBuf {
