@@ -16,9 +16,12 @@ use crate::lines::{LineReader, Piece};
 /// a process in the background may hold it open, and talk, for ever.
 const LINGER: Duration = Duration::from_millis(200);
 
-/// Most that is read of a stream after its process has ended, in bytes: no pipe of an unprivileged process holds
-/// more, so all of its own output is in it. What comes behind is somebody else's.
-const LEFT_BYTES: usize = 2 << 20;
+/// What is always read of a stream after its process has ended, in bytes: no pipe as the kernel makes it holds more,
+/// so all of its own output is in it. Of a pipe that was made larger, all that comes within [`FLOOD`].
+const LEFT_BYTES: usize = 192 << 10;
+
+/// How long more than that is taken of somebody who fills the stream without a pause.
+const FLOOD: Duration = Duration::from_secs(1);
 
 /// The output of one stream of one process.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ pub struct Output<R> {
     stream: Stream,
     /// Counts down once the process has ended.
     left: usize,
+    /// When its process was seen to have ended.
+    ended: Option<Instant>,
     /// When the stream is given up; known once its process has ended and the pipe was empty.
     until: Option<Instant>,
 }
@@ -44,13 +49,16 @@ pub enum Silence {
 impl<R: AsyncRead + Unpin> Output<R> {
     pub fn new(source: R, phase: Phase, stream: Stream) -> Self {
         let reader = LineReader::new(source, MAX_OUTPUT_EVENT_BYTES);
-        Self { reader, phase, stream, left: LEFT_BYTES, until: None }
+        Self { reader, phase, stream, left: LEFT_BYTES, ended: None, until: None }
     }
 
     /// The next piece as an event. `exited` is cancelled when the process itself has ended.
     pub async fn next(&mut self, exited: &CancellationToken) -> Result<Event, Silence> {
-        if exited.is_cancelled() && self.left == 0 {
-            return Err(Silence::Held);
+        if exited.is_cancelled() {
+            let ended = *self.ended.get_or_insert_with(Instant::now);
+            if self.left == 0 && ended.elapsed() > FLOOD {
+                return Err(Silence::Held);
+            }
         }
         let piece = tokio::select! {
             // Data first: nothing that its own process printed is given up.
