@@ -12,7 +12,7 @@ source "$ROOT/scripts/lib/checks.sh"
 trap stop_started_engine EXIT
 
 ensure_toolchain
-need cc git musl busybox debootstrap postgres chromium
+need cc git musl busybox debootstrap postgres chromium python
 # The scripts' own check is worth having, and nothing fails without it.
 if can_install; then need shellcheck; fi
 check "everything the tests need is installed" install_missing

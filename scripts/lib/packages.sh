@@ -22,6 +22,7 @@ need() {
             busybox) is_static /bin/busybox || MISSING+=(busybox-static) ;;
             debootstrap) have debootstrap || MISSING+=(debootstrap) ;;
             postgres) postgres_installed || MISSING+=(postgresql) ;;
+            python) python3 -c 'import ensurepip, venv' 2>/dev/null || MISSING+=(python3 python3-venv) ;;
             chromium) have chromium || MISSING+=(chromium) ;;
             shellcheck) have shellcheck || MISSING+=(shellcheck) ;;
             docker) have docker || MISSING+=(docker.io docker-cli) ;;

@@ -17,6 +17,7 @@ mod migrations;
 mod openapi;
 mod page;
 mod runs;
+mod sdk;
 mod step;
 mod store;
 mod tenants;
