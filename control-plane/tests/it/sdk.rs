@@ -9,7 +9,7 @@ use tokio::process::Command;
 use crate::edge::Edge;
 
 /// Installing and running; both are killed at the bound.
-const WITHIN: Duration = Duration::from_secs(240);
+const WITHIN: Duration = Duration::from_mins(4);
 
 async fn must(program: impl Into<PathBuf>, args: &[&str]) -> String {
     let program = program.into();
