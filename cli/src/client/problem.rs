@@ -59,7 +59,7 @@ fn hint(status: StatusCode) -> Option<&'static str> {
             "the token is not accepted: keep the right one with `ozma login`, or ask an admin for one (`ozma token create`)"
         }
         StatusCode::FORBIDDEN => {
-            "this needs the admin key: give it with --token or OZ_ADMIN_API_KEY"
+            "the token has not this right: `ozma token` and global environments need the admin key, runs a tenant's token; give it with --token"
         }
         StatusCode::NOT_FOUND => {
             "it does not exist or belongs to another tenant; `ozma runs list` and `ozma env list` show what is yours"

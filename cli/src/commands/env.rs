@@ -96,9 +96,14 @@ pub(crate) async fn run(
     let client = Client::new(&args.connection.target(around)?)?;
     match args.command {
         EnvCommand::Create(create) => {
-            let json = create.json;
+            let (json, global) = (create.json, create.global);
             let made: EnvironmentView =
                 client.post(environments::PATH, &body(*create, around)?).await?;
+            if global && made.scope != EnvironmentScope::Global {
+                term.note(
+                    "warning: it is this token's alone: --global needs the admin key as --token",
+                );
+            }
             if json {
                 return Ok(term.json(&without_values(made))?);
             }

@@ -25,6 +25,9 @@ use crate::{
     term::{Style, Term},
 };
 
+/// Where a prompt comes from.
+const PROMPT_FROM: &str = "give it as an argument, with --file, or on standard input";
+
 /// How often a create is sent when no answer comes; the idempotency key makes them one run.
 const TRIES: u32 = 3;
 
@@ -113,7 +116,7 @@ pub(crate) async fn run(
     if !args.json {
         term.line(&term.paint(Style::Dim, &format!("run {id}")))?;
         if created.at_capacity {
-            term.note("no worker has room for it now; it waits in the queue");
+            term.note("no worker has room for it now; it waits in the queue (`ozma worker` starts another)");
         }
     }
     let options = Options { json: args.json, cancels: true };
@@ -158,8 +161,7 @@ fn prompt(file: Option<&PathBuf>, argument: Option<&str>) -> Result<String, Fail
         (None, Some(text)) if text != "-" => text.as_bytes().to_vec(),
         (file, argument) => {
             if file.is_none() && argument.is_none() && std::io::stdin().is_terminal() {
-                return Err(Failure::usage("there is no prompt")
-                    .hint("give it as an argument, with --file, or on standard input"));
+                return Err(Failure::usage("there is no prompt").hint(PROMPT_FROM));
             }
             let mut bytes = Vec::new();
             // One byte over the limit is enough to know.
@@ -174,7 +176,7 @@ fn prompt(file: Option<&PathBuf>, argument: Option<&str>) -> Result<String, Fail
     }
     let text = String::from_utf8(bytes).map_err(|_| Failure::usage("the prompt is not UTF-8"))?;
     if text.trim().is_empty() {
-        return Err(Failure::usage("the prompt is empty"));
+        return Err(Failure::usage("the prompt is empty").hint(PROMPT_FROM));
     }
     Ok(text)
 }

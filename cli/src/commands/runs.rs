@@ -58,6 +58,7 @@ enum RunsCommand {
     Cancel { run: RunId },
     /// The content of an artifact, on standard output or into a file
     Artifact {
+        /// Its id, from `ozma runs show RUN`
         uid: ArtifactUid,
         /// The file to write; it must not exist
         #[arg(long, short, value_name = "FILE")]
@@ -86,7 +87,13 @@ pub(crate) async fn run(
         }
         RunsCommand::Logs { run, follow: false, json } => logs(&client, &run, json, term).await,
         RunsCommand::Cancel { run } => {
-            follow::cancel(&client, run.as_str()).await?;
+            follow::cancel(&client, run.as_str()).await.map_err(|failure| {
+                if failure.status == Some(400) {
+                    failure.hint(format!("`ozma runs show {run}` says how it went"))
+                } else {
+                    failure
+                }
+            })?;
             Ok(term.line(&format!("cancelling {run}"))?)
         }
         RunsCommand::Artifact { uid, output } => artifact(&client, &uid, output, term).await,
@@ -122,7 +129,13 @@ async fn artifact(
     term: &mut Term,
 ) -> Result<(), Failure> {
     let path = format!("/api/v1/agent/artifacts/{uid}");
-    let view: ArtifactView = client.get(&path, &[]).await?;
+    let view: ArtifactView = client.get(&path, &[]).await.map_err(|failure| {
+        if failure.status == Some(404) {
+            failure.hint("`ozma runs show RUN` lists the artifacts of a run, each with its id")
+        } else {
+            failure
+        }
+    })?;
     let content = client.bytes(&format!("{path}/content")).await?;
     let Some(output) = output else { return Ok(term.bytes(&content)?) };
     let mut file =

@@ -65,6 +65,7 @@ fn direct(
     }
     if let Some(error) = why {
         term.note(&format!("no container engine answers: {error:#}"));
+        term.note(&format!("hint: {}", engine_hint(error, "start one, or set DOCKER_HOST")));
     }
     let warning = "warning: runs are not isolated: each can do what your user can. Run only what you would run \
          in your own shell";
@@ -107,7 +108,30 @@ pub(crate) fn named(engine: &Engine) -> String {
 }
 
 fn no_engine(error: &anyhow::Error) -> Failure {
-    Failure::platform(format!("no container engine answers: {error:#}")).hint(
+    Failure::platform(format!("no container engine answers: {error:#}")).hint(engine_hint(
+        error,
         "start one (scripts/quickstart.sh installs it), set DOCKER_HOST, or use --backend direct",
-    )
+    ))
+}
+
+/// An engine that is there but not for this user needs no other engine; `otherwise` is for the rest.
+pub(crate) fn engine_hint(error: &anyhow::Error, otherwise: &'static str) -> &'static str {
+    if format!("{error:#}").contains("Permission denied") {
+        "your user may not use the engine: join the group that owns its socket (`sudo usermod -aG docker $USER`, then log in again)"
+    } else {
+        otherwise
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_is_kept_from_this_user_is_no_missing_one() {
+        let denied = anyhow::anyhow!("Permission denied (os error 13)").context("talk to it");
+        assert!(no_engine(&denied).hint.unwrap().contains("usermod"));
+        let absent = anyhow::anyhow!("Connection refused (os error 111)");
+        assert!(no_engine(&absent).hint.unwrap().contains("DOCKER_HOST"));
+    }
 }

@@ -51,7 +51,10 @@ pub(crate) async fn checks(config: &Config, data_dir: &Path) -> Vec<Check> {
 
 /// Without an engine the direct backend is left, if its sidecar is there.
 fn without_engine(config: &Config, error: &anyhow::Error) -> Vec<Check> {
-    let fix = "start an engine (scripts/quickstart.sh installs one), or set DOCKER_HOST";
+    let fix = backend::engine_hint(
+        error,
+        "start an engine (scripts/quickstart.sh installs one), or set DOCKER_HOST",
+    );
     let sidecar = backend::sidecar_binary(config).filter(|path| path.is_file());
     match sidecar {
         Some(path) => vec![

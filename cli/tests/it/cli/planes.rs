@@ -85,6 +85,15 @@ fn against_a_real_plane() {
     let again = home.ozma(&["runs", "cancel", id]);
     assert_eq!(again.code, 2, "{again:?}");
     assert!(again.err.contains("(invalid_request)"), "{again:?}");
+    assert!(again.err.contains("hint: `ozma runs show"), "{again:?}");
+    let artifact = home.ozma(&["runs", "artifact", id]);
+    assert!(artifact.err.contains("hint: `ozma runs show"), "{artifact:?}");
+    // An empty prompt says where one comes from; a tenant's "global" environment says that it is not.
+    let empty = home.ozma(&["run", ""]);
+    assert!(empty.code == 2 && empty.err.contains("--file"), "{empty:?}");
+    let global = home.ozma(&["env", "create", "all", "--image", "busybox", "--global"]);
+    assert!(global.code == 0 && global.err.contains("admin key"), "{global:?}");
+    assert_eq!(home.ozma(&["env", "delete", "all"]).code, 0);
 
     let unknown = home.ozma(&["runs", "show", "00000000-0000-7000-8000-000000000000"]);
     assert!(unknown.code == 2 && unknown.err.contains("hint:"), "{unknown:?}");
