@@ -110,7 +110,7 @@ pub(crate) async fn run(
             term.line(made.environment_id.as_str())?;
             term.note(&format!(
                 "run something in it: ozma run --env {} \"…\"",
-                printable(&made.name)
+                made.environment_id
             ));
         }
         EnvCommand::List { json } => {

@@ -32,7 +32,7 @@ const PROMPT_FROM: &str = "give it as an argument, with --file, or on standard i
 const TRIES: u32 = 3;
 
 const AFTER_HELP: &str = "\
-The prompt comes from --file, else the argument, else standard input. The first Ctrl-C cancels the
+The prompt comes from --file or the argument, else standard input. The first Ctrl-C cancels the
 run, the second leaves it. --image, --repo, --command, --setup and --artifact make an environment
 named cli-…, once for each content. Ends with 0 succeeded, 1 failed, 3 error, 130 cancelled.";
 
@@ -44,7 +44,7 @@ pub(crate) struct RunArgs {
     /// What the agent is to do; `-` reads standard input
     prompt: Option<String>,
     /// Read the prompt from a file; `-` is standard input
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", conflicts_with = "prompt")]
     file: Option<PathBuf>,
     /// The environment to run in, by name or id
     #[arg(long, short, value_name = "NAME|ID", conflicts_with_all = ["image", "repo", "command", "setup", "artifact"])]

@@ -67,6 +67,7 @@ fn bad_usage_ends_with_2_and_does_nothing() {
     for args in [
         &["no-such-command"][..],
         &["run", "x", "--env", "a", "--image", "b"],
+        &["run", "x", "--file", "y"],
         &["runs", "show", "../etc"],
         &["runs", "list", "--state", "SLEEPING"],
         &["env", "create"],
