@@ -120,6 +120,8 @@ async fn own(
             () = interrupts.next() => {}
             () = stack.ended() => return Err(stack.failure()),
         }
+    } else if !args.json {
+        term.note("the demo's plane ends now, and the address with it: --keep leaves it running");
     }
     done
 }

@@ -110,8 +110,13 @@ pub(crate) async fn run(
 fn worked(ended: Result<anyhow::Result<()>, tokio::task::JoinError>) -> Result<(), Failure> {
     match ended {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(Failure::platform(format!("the worker ended: {error:#}"))
-            .hint("`ozma doctor` looks for the usual causes")),
+        Ok(Err(error)) => Err(Failure::platform(format!("the worker ended: {error:#}")).hint(
+            if error.to_string().starts_with("state_dir") {
+                "name a folder you may write with --state-dir"
+            } else {
+                "`ozma doctor` looks for the usual causes"
+            },
+        )),
         Err(error) => Err(Failure::platform(format!("the worker broke: {error}"))),
     }
 }

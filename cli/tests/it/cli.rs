@@ -168,6 +168,10 @@ fn a_wrong_configuration_is_named_and_nothing_starts() {
     let worker = home.ozma(&["worker", "--state-dir", "/tmp/x"]);
     assert_eq!(worker.code, 2, "{worker:?}");
     assert!(worker.err.contains("--token-file"), "{worker:?}");
+    let folder = format!("{path}/x");
+    let worker = home.ozma(&["worker", "--token", "t", "--state-dir", &folder]);
+    assert_eq!(worker.code, 3, "{worker:?}");
+    assert!(worker.err.contains("hint: name a folder"), "{worker:?}");
 }
 
 #[test]
