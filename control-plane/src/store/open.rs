@@ -4,6 +4,7 @@ use std::{os::unix::fs::OpenOptionsExt, path::Path, str::FromStr, time::Duration
 
 use anyhow::Context;
 use sqlx::{
+    ConnectOptions, Connection,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -100,17 +101,23 @@ async fn open_postgres(url: &str) -> anyhow::Result<Store> {
             ("lock_timeout", "5s"),
             ("idle_in_transaction_session_timeout", "30s"),
         ]);
+    // One connection without the pool, which would only say that it waited.
+    let mut first = tokio::time::timeout(ACQUIRE_TIMEOUT, options.connect())
+        .await
+        .context("connect to PostgreSQL: no answer")?
+        .context("connect to PostgreSQL")?;
+    let version: i64 =
+        sqlx::query_scalar("select cast(current_setting('server_version_num') as bigint)")
+            .fetch_one(&mut first)
+            .await
+            .context("ask PostgreSQL for its version")?;
+    first.close().await.context("close a connection to PostgreSQL")?;
     let pool = PgPoolOptions::new()
         .max_connections(16)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_with(options)
         .await
         .context("connect to PostgreSQL")?;
-    let version: i64 =
-        sqlx::query_scalar("select cast(current_setting('server_version_num') as bigint)")
-            .fetch_one(&pool)
-            .await
-            .context("ask PostgreSQL for its version")?;
     anyhow::ensure!(
         version >= MINIMUM_POSTGRES,
         "PostgreSQL {} is too old; {} is the oldest that works",

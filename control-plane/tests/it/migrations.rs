@@ -67,6 +67,12 @@ async fn another_kind_of_database_is_refused_without_showing_the_url() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_not_there_is_told_as_that() {
+    let error = Store::open("postgres://u@127.0.0.1:1/x").await.unwrap_err();
+    assert!(format!("{error:#}").contains("refused"), "{error:#}");
+}
+
+#[tokio::test]
 async fn a_new_database_file_is_its_owners_alone() {
     use std::os::unix::fs::PermissionsExt;
     let db = Db::sqlite();
