@@ -18,7 +18,7 @@ if can_install; then need shellcheck; fi
 check "everything the tests need is installed" install_missing
 check "a container engine answers" ensure_engine
 BEFORE=$STATE/before.txt
-leftovers >"$BEFORE"
+leftovers >"$BEFORE" || true
 
 BASE_JOB=
 if ! image_exists "$BASE_IMAGE"; then

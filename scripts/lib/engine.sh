@@ -32,8 +32,19 @@ ensure_engine() {
     start_engine
 }
 
+# forget_dead PID_FILE NAME: removes a pid file that an engine killed without warning has left. Its process may
+# be gone, a zombie, or somebody else by now; a new engine would take it for its own and wait for it in vain.
+forget_dead() {
+    local file=$1 name=$2 program
+    [[ -f $file ]] || return 0
+    program=$(readlink "/proc/$(<"$file")/exe" 2>/dev/null) || program=
+    if [[ $program != */"$name"* ]]; then rm -f "$file"; fi
+}
+
 start_engine() {
     say "starting a container engine by hand (log: $STATE/dockerd.log)"
+    forget_dead "$ENGINE_PID_FILE" dockerd
+    forget_dead /var/run/docker/containerd/containerd.pid containerd
     # Of its own session, so that a Ctrl-C here does not end it in the middle of something.
     setsid dockerd --pidfile "$ENGINE_PID_FILE" >"$STATE/dockerd.log" 2>&1 </dev/null &
     local pid=$! _
