@@ -14,6 +14,8 @@ pub(crate) const MAX_BYTES: usize = 64 << 10;
 /// Longest detail that is shown, in characters.
 const MAX_DETAIL: usize = 2_000;
 
+const HOW_TO_NAME_AN_IMAGE: &str = "name an environment with --env, or an image with --image";
+
 /// What we read of a problem; everything may be missing.
 #[derive(Debug, Default, Deserialize)]
 struct Problem {
@@ -31,6 +33,8 @@ struct Problem {
 pub(crate) fn failure(status: StatusCode, body: &[u8], url: &str) -> Failure {
     let problem: Problem = serde_json::from_slice(body).unwrap_or_default();
     let api_code = problem.kind.trim_end_matches('/').rsplit('/').next().filter(|c| !c.is_empty());
+    let no_image = status == StatusCode::BAD_REQUEST
+        && problem.field.as_deref() == Some("config.environment_id");
     let said = problem.detail.filter(|d| !d.is_empty()).unwrap_or(problem.title);
     let message = match (said.is_empty(), problem.field) {
         (false, Some(field)) if !said.contains(&field) => {
@@ -49,7 +53,8 @@ pub(crate) fn failure(status: StatusCode, body: &[u8], url: &str) -> Failure {
     let mut failure = Failure::new(exit_code, message);
     failure.api_code = Some(api_code.map_or_else(|| status.as_u16().to_string(), printable));
     failure.status = Some(status.as_u16());
-    failure.hint = hint(status).map(str::to_owned);
+    let hint = if no_image { Some(HOW_TO_NAME_AN_IMAGE) } else { hint(status) };
+    failure.hint = hint.map(str::to_owned);
     failure
 }
 
@@ -81,6 +86,13 @@ fn hint(status: StatusCode) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_without_an_image_is_told_how_to_name_one() {
+        let body = br#"{"type":"/e/invalid_request","detail":"is required","field":"config.environment_id"}"#;
+        let failure = failure(StatusCode::BAD_REQUEST, body, "http://p");
+        assert_eq!(failure.hint.as_deref(), Some(HOW_TO_NAME_AN_IMAGE));
+    }
 
     #[test]
     fn a_problem_is_told_with_its_code_and_a_way_on() {
