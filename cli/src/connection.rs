@@ -15,9 +15,9 @@ use crate::{
 /// Where `ozma up` listens when nothing else is said.
 pub(crate) const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
-/// The options of every command that talks to a plane.
+/// Which plane.
 #[derive(Debug, Clone, Default, Args)]
-pub(crate) struct Connection {
+struct Address {
     #[arg(
         help = "The plane's address, such as http://127.0.0.1:8080",
         long,
@@ -26,6 +26,13 @@ pub(crate) struct Connection {
         value_name = "URL"
     )]
     pub url: Option<String>,
+}
+
+/// The options of every command that talks to a plane.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Connection {
+    #[command(flatten)]
+    plane: Address,
     /// The tenant's token; better in `OZMA_TOKEN` or the context file, where other users cannot see it
     #[arg(long, global = true, env = "OZMA_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = secret())]
     pub token: Option<Secret>,
@@ -34,14 +41,8 @@ pub(crate) struct Connection {
 /// The options of the commands that need the admin key.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct AdminConnection {
-    #[arg(
-        help = "The plane's address, such as http://127.0.0.1:8080",
-        long,
-        global = true,
-        env = "OZMA_URL",
-        value_name = "URL"
-    )]
-    pub url: Option<String>,
+    #[command(flatten)]
+    plane: Address,
     /// The admin key; without it, the file that `ozma up` noted in the context
     #[arg(long, global = true, env = "OZ_ADMIN_API_KEY", hide_env_values = true, value_name = "KEY", value_parser = secret())]
     pub token: Option<Secret>,
@@ -60,12 +61,12 @@ impl Connection {
     /// Nothing names a plane or a token, or the context file cannot be read.
     pub(crate) fn target(&self, around: &Surroundings) -> Result<Target, Failure> {
         let context = context::read(around)?;
-        let (url, known) = place(self.url.as_deref(), context.as_ref())?;
+        let (url, known) = place(self.plane.url.as_deref(), context.as_ref())?;
         // A token is for one plane: the context's is never sent to another.
         let token = given(self.token.as_ref()).or_else(|| known.map(|c| c.token.clone()));
         match token {
             Some(token) => Ok(Target { url, token }),
-            None if self.url.is_none() => Err(Failure::usage("no plane is known").hint(
+            None if self.plane.url.is_none() => Err(Failure::usage("no plane is known").hint(
                 "start one with `ozma up`, or say where it is with --url and --token, or `ozma login`",
             )),
             None => Err(Failure::usage(format!("no token for {url}"))
@@ -79,7 +80,7 @@ impl AdminConnection {
     /// As [`Connection::target`]; also when the noted key file cannot be read.
     pub(crate) fn target(&self, around: &Surroundings) -> Result<Target, Failure> {
         let context = context::read(around)?;
-        let (url, known) = place(self.url.as_deref(), context.as_ref())?;
+        let (url, known) = place(self.plane.url.as_deref(), context.as_ref())?;
         if let Some(token) = given(self.token.as_ref()) {
             return Ok(Target { url, token });
         }
@@ -159,8 +160,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let around = around(folder.path());
         let with = |url: Option<&str>, token: Option<&str>| {
-            let connection =
-                Connection { url: url.map(str::to_owned), token: token.map(Secret::new) };
+            let connection = Connection {
+                plane: Address { url: url.map(str::to_owned) },
+                token: token.map(Secret::new),
+            };
             connection.target(&around)
         };
         let from_context = with(None, None).unwrap();

@@ -91,6 +91,7 @@ pub(crate) async fn follow(
             term.status("the plane does not answer; trying again");
         }
         tokio::select! {
+            // Dialling again, jittered and growing; given up after a while, above.
             () = tokio::time::sleep(backoff.next(up.elapsed())) => {}
             () = interrupts.next() => return Err(left(run, cancelling)),
         }
@@ -107,6 +108,7 @@ pub(crate) async fn cancel(client: &Client, run: &str) -> Result<(), Failure> {
         match client.post_empty(&format!("/api/v1/agent/runs/{run}/cancel")).await {
             Ok(_) => return Ok(()),
             Err(failure) if failure.status == Some(409) && since.elapsed() < CANCEL_PATIENCE => {
+                // On its way to a worker, which takes milliseconds; the plane says to ask again.
                 tokio::time::sleep(TICK).await;
             }
             Err(failure) => return Err(failure),

@@ -106,6 +106,7 @@ impl Stack {
                 if !list.workers.is_empty() {
                     return Ok(());
                 }
+                // The worker says hello over its socket; the plane's list is where that shows.
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };

@@ -32,6 +32,7 @@ pub async fn run(core: Arc<Core>, life: Lifecycle) {
         }
         tokio::select! {
             () = life.draining().cancelled() => return,
+            // The safety net: a wake-up may be lost, and a wait before a retry ends without one.
             () = tokio::time::sleep(core.settings.poll) => {}
             _ = woken.changed() => {}
         }

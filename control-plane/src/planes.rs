@@ -44,6 +44,7 @@ async fn listen(core: &Core, life: &Lifecycle) {
         }
         tokio::select! {
             () = life.draining().cancelled() => return,
+            // The database is away; until it is back, whoever waits for a word looks for himself.
             () = tokio::time::sleep(wait) => {}
         }
     }

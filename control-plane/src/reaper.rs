@@ -39,6 +39,7 @@ pub async fn run(core: Arc<Core>, life: Lifecycle) {
         }
         tokio::select! {
             () = life.draining().cancelled() => return,
+            // Leases run out without anybody's call.
             () = tokio::time::sleep(core.settings.poll) => {}
         }
     }

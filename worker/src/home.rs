@@ -181,13 +181,10 @@ pub(crate) fn lock_state_dir(state_dir: &Path) -> anyhow::Result<fs::File> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_execution_is_found_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let record = Record {
+impl Record {
+    /// One of any execution, for tests.
+    pub(crate) fn example() -> Self {
+        Self {
             run_id: "run".parse().unwrap(),
             execution_id: "exe".parse().unwrap(),
             tenant_id: "t".parse().unwrap(),
@@ -195,7 +192,18 @@ mod tests {
             started_ms: 2,
             memory_bytes: None,
             stdio: false,
-        };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_execution_is_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let record = Record::example();
         let home = Home::at(folder.path(), &record.execution_id);
         home.create(&record, 0o700).unwrap();
         fs::create_dir(folder.path().join("empty")).unwrap();

@@ -145,6 +145,7 @@ pub(crate) async fn create(client: &Client, body: &CreateRun) -> Result<RunCreat
         match client.post_once("/api/v1/agent/runs", &key, body).await {
             // A refused connection reached nobody; anything else that passes is worth another try.
             Err(failure) if tries < TRIES && failure.passing() && failure.status.is_some() => {
+                // Jittered and bounded by TRIES: the plane may be the busier for others who try again.
                 tokio::time::sleep(service::backoff::jitter(std::time::Duration::from_secs(1)))
                     .await;
             }

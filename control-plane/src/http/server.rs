@@ -47,6 +47,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, life: Lifecycle
             }
             Err(error) => {
                 tracing::warn!(error = %error, "a connection was not accepted");
+                // Mostly no file descriptor is free; at once it would fail again, in a busy loop.
                 tokio::time::sleep(BREATH).await;
             }
         }

@@ -191,3 +191,15 @@ pub(crate) async fn reached(core: &Core, id: &RunId, state: RunState) -> Run {
     })
     .await
 }
+
+/// A new run that this worker has claimed.
+pub(crate) async fn claimed(
+    plane: &Plane,
+    worker: &mut FakeWorker,
+) -> protocol::link::TaskAssignment {
+    submit(&plane.core, &tenant('a'), "do it").await;
+    let assignment = worker.next_assignment().await;
+    worker.claim(&assignment).await;
+    reached(&plane.core, &assignment.task_id, RunState::Claimed).await;
+    assignment
+}

@@ -5,6 +5,7 @@
 mod api;
 mod auth;
 mod base;
+mod connections;
 mod dispatch;
 mod edge;
 mod events_http;

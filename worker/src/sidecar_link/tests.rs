@@ -30,15 +30,7 @@ struct Bench {
 impl Bench {
     async fn new(spec: Option<RunSpec>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let record = Record {
-            run_id: "run".parse().unwrap(),
-            execution_id: "exe".parse().unwrap(),
-            tenant_id: "t".parse().unwrap(),
-            run_secs: 1,
-            started_ms: 0,
-            memory_bytes: None,
-            stdio: false,
-        };
+        let record = Record::example();
         let home = Home::at(folder.path(), &record.execution_id);
         home.create(&record, 0o700).unwrap();
         let wake = Arc::new(Notify::new());

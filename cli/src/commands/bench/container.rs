@@ -129,6 +129,7 @@ async fn once(client: &Client, environment: &str) -> Result<Duration, Failure> {
                 .map(Duration::from_millis)
                 .ok_or_else(|| Failure::platform("a run's events do not say when it began"));
         }
+        // Looked at seldom, so that looking does not cost what is measured; the times are the events' own.
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
     Err(Failure::platform("a run did not end in time"))

@@ -45,6 +45,7 @@ pub(crate) async fn measure(around: &Surroundings) -> Result<Memory, Failure> {
         if since.elapsed() > PATIENCE {
             return Err(Failure::platform("the plane to be measured does not start"));
         }
+        // Another process, on a port we chose: asking until the deadline is the only sign it gives.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let worker = ["worker", "--plane-url", &url, "--token-file", "plane/admin.key"];
@@ -53,6 +54,7 @@ pub(crate) async fn measure(around: &Surroundings) -> Result<Memory, Failure> {
     let name = folder.path().file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let worker = [&worker[..], &["--state-dir", &state, "--worker-id", &name]].concat();
     let mut worker = start(folder.path(), around, &worker)?;
+    // Idling is what is measured.
     tokio::time::sleep(IDLE).await;
     let lives = worker.0.try_wait()?.is_none();
     Ok(Memory {
