@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use protocol::{
     ids::{EnvironmentId, TenantId},
+    retry::RetryPolicy,
     secret::Secret,
     spec::{HarnessSpec, Network, Repo, Shape, Timeouts},
 };
@@ -37,6 +38,10 @@ pub struct EnvironmentSpec {
     pub timeouts: Timeouts,
     /// Paths below the workspace that are kept as artifacts.
     pub artifacts: Vec<String>,
+    /// When its runs are tried again; the plane's policy for what is left open.
+    pub retry: RetryPolicy,
+    /// Only workers with all of these take its runs; sorted, each once.
+    pub worker_tags: Vec<String>,
 }
 
 #[derive(Debug, Clone)]

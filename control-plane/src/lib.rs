@@ -14,6 +14,7 @@ mod keys;
 pub mod link;
 pub mod loops;
 pub mod metrics;
+pub mod placement;
 mod planes;
 pub mod reaper;
 pub mod reports;

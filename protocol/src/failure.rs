@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub enum Fault {
     /// The run's own doing: its set-up, its agent, its limits. The run ends `FAILED`.
     User,
-    /// Ours, or the machine's. The run is tried again while attempts remain, then ends `ERROR`.
+    /// Ours, or the machine's. The run ends `ERROR`, once no attempt is left.
     Platform,
 }
 
@@ -93,7 +93,8 @@ reasons! {
 }
 
 impl FailureReason {
-    /// Whether another attempt may end differently. A user's failure would only repeat itself.
+    /// Whether another attempt may end differently. A user's failure would mostly repeat itself; which failures
+    /// are tried again is the run's [`RetryPolicy`](crate::retry::RetryPolicy)'s to say.
     pub fn retryable(self) -> bool {
         self.fault() == Fault::Platform
     }

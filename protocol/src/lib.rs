@@ -8,6 +8,7 @@ pub mod frame;
 pub mod ids;
 pub mod limits;
 pub mod link;
+pub mod retry;
 pub mod run;
 pub mod secret;
 pub mod sidecar;

@@ -50,8 +50,10 @@ messages! {
         ReportAck(ReportAck) = "report_ack",
         /// This execution was superseded: stop and remove it, report nothing.
         Stop(ReportAck) = "stop",
-        /// Take nothing new, finish what runs.
+        /// Take nothing new, finish what runs, stay connected.
         Drain(Drain) = "drain",
+        /// Take work again.
+        Resume(Drain) = "resume",
     }
 }
 
@@ -69,6 +71,8 @@ pub struct Hello {
     pub capacity: u32,
     #[serde(default, skip_serializing_if = "is_false")]
     pub draining: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskUse>,
     /// What runs here now, left from before a lost connection or a restart.
     #[serde(default)]
     pub executions: Vec<RunningExecution>,
@@ -198,6 +202,17 @@ pub struct Heartbeat {
     pub free: u32,
     #[serde(default, skip_serializing_if = "is_false")]
     pub draining: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskUse>,
+}
+
+/// What a worker's executions take of its disks, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskUse {
+    pub used_bytes: u64,
+    /// At it the worker takes nothing new; without it only the disk is the limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_bytes: Option<u64>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -107,14 +107,16 @@ pub enum Fact {
     Started,
     /// The provider ended with its own word of success.
     Succeeded,
-    /// The execution failed; `attempts_left` says whether there may be another.
-    Failed { reason: FailureReason, attempts_left: bool },
+    /// The execution failed. `again`: an attempt is left and the run's retry policy covers the reason.
+    Failed { reason: FailureReason, again: bool },
     /// The worker did not take it; the run loses nothing, not even an attempt.
     Declined,
     /// The user asked for it to stop.
     CancelRequested,
     /// The worker stopped it because the plane had said so.
     Stopped,
+    /// It waited in the queue for longer than it may.
+    WaitedTooLong,
 }
 
 /// A fact that cannot be true of a run in this state: late, doubled or out of order.
@@ -138,6 +140,7 @@ impl Standing {
         let state = match (self.state, fact) {
             (S::Queued, F::Assigned) => S::Pending,
             (S::Queued, F::CancelRequested) => S::Cancelled,
+            (S::Queued, F::WaitedTooLong) => S::Failed,
 
             (S::Pending, F::Claimed) => S::Claimed,
             (S::Pending, F::Declined) => S::Queued,
@@ -160,10 +163,10 @@ impl Standing {
             }
 
             (S::Pending | S::Claimed | S::Inprogress, F::Succeeded) => S::Succeeded,
-            (S::Pending | S::Claimed | S::Inprogress, F::Failed { reason, attempts_left }) => {
+            (S::Pending | S::Claimed | S::Inprogress, F::Failed { reason, again }) => {
                 match reason.fault() {
+                    _ if again => S::Queued,
                     Fault::User => S::Failed,
-                    Fault::Platform if attempts_left => S::Queued,
                     Fault::Platform => S::Error,
                 }
             }
@@ -183,18 +186,19 @@ mod tests {
 
     use super::*;
 
-    const FACTS: [Fact; 11] = [
+    const FACTS: [Fact; 12] = [
         Fact::Assigned,
         Fact::Claimed,
         Fact::Started,
         Fact::Succeeded,
-        Fact::Failed { reason: FailureReason::AgentExit, attempts_left: true },
-        Fact::Failed { reason: FailureReason::AgentExit, attempts_left: false },
-        Fact::Failed { reason: FailureReason::WorkerLost, attempts_left: true },
-        Fact::Failed { reason: FailureReason::WorkerLost, attempts_left: false },
+        Fact::Failed { reason: FailureReason::AgentExit, again: true },
+        Fact::Failed { reason: FailureReason::AgentExit, again: false },
+        Fact::Failed { reason: FailureReason::WorkerLost, again: true },
+        Fact::Failed { reason: FailureReason::WorkerLost, again: false },
         Fact::Declined,
         Fact::CancelRequested,
         Fact::Stopped,
+        Fact::WaitedTooLong,
     ];
 
     /// Every state, cancelling or not, against every fact. A changed rule shows as a changed line.

@@ -183,11 +183,14 @@ pub enum Network {
     None,
 }
 
-/// Seconds a phase may take. Over it the run fails: with `image_pull`, which is tried again elsewhere, where the
-/// image was not had in time, else with `task_timeout`; the message names the phase.
+/// Seconds a phase may take. Over it the execution fails: with `image_pull` where the image was not had in time,
+/// else with `task_timeout`; the message names the phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Timeouts {
+    /// Waiting for a slot, each time anew; without it as long as it takes. The plane's to enforce.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_secs: Option<u64>,
     /// Having the image.
     pub image_secs: u64,
     /// Clone and set-up commands together.
@@ -198,7 +201,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { image_secs: 1_800, setup_secs: 1_800, run_secs: 14_400 }
+        Self { queue_secs: None, image_secs: 1_800, setup_secs: 1_800, run_secs: 14_400 }
     }
 }
 

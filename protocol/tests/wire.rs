@@ -8,9 +8,9 @@ use protocol::{
     failure::FailureReason,
     ids::WorkerId,
     link::{
-        Ack, Drain, Events, FromWorker, Heartbeat, Hello, ReportAck, RunningExecution, StockTask,
-        TaskAssignment, TaskCancellation, TaskClaimed, TaskCompleted, TaskDefinition, TaskFailed,
-        TaskRejected, ToWorker, Verdict, Welcome,
+        Ack, DiskUse, Drain, Events, FromWorker, Heartbeat, Hello, ReportAck, RunningExecution,
+        StockTask, TaskAssignment, TaskCancellation, TaskClaimed, TaskCompleted, TaskDefinition,
+        TaskFailed, TaskRejected, ToWorker, Verdict, Welcome,
     },
     run::RunState,
     secret::Secret,
@@ -68,6 +68,7 @@ fn from_worker() -> Vec<FromWorker> {
             backend: "docker".to_owned(),
             capacity: 2,
             draining: false,
+            disk: None,
             executions: vec![RunningExecution {
                 run_id: task_id(),
                 execution_id: EXECUTION.parse().unwrap(),
@@ -109,6 +110,7 @@ fn from_worker() -> Vec<FromWorker> {
             executions: vec![EXECUTION.parse().unwrap()],
             free: 1,
             draining: true,
+            disk: Some(DiskUse { used_bytes: 1 << 30, limit_bytes: None }),
         }),
     ]
 }
@@ -148,6 +150,7 @@ fn to_worker() -> Vec<ToWorker> {
         ToWorker::ReportAck(ReportAck { execution_id: execution_id() }),
         ToWorker::Stop(ReportAck { execution_id: execution_id() }),
         ToWorker::Drain(Drain {}),
+        ToWorker::Resume(Drain {}),
     ]
 }
 

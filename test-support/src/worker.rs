@@ -30,6 +30,7 @@ pub fn hello(capacity: u32) -> Hello {
         backend: "fake".to_owned(),
         capacity,
         draining: false,
+        disk: None,
         executions: Vec::new(),
     }
 }
@@ -276,7 +277,8 @@ impl FakeWorker {
     }
 
     pub async fn heartbeat(&mut self, executions: &[ExecutionId], free: u32) {
-        let heartbeat = Heartbeat { executions: executions.to_vec(), free, draining: false };
+        let heartbeat =
+            Heartbeat { executions: executions.to_vec(), free, draining: false, disk: None };
         self.send(&FromWorker::Heartbeat(heartbeat)).await;
     }
 

@@ -3,7 +3,10 @@
 
 mod book;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use protocol::{
     ids::{ExecutionId, RunId},
@@ -13,7 +16,6 @@ use protocol::{
     },
 };
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 use self::book::Book;
 use crate::{
@@ -33,7 +35,7 @@ pub(crate) struct Executions {
     /// Nothing runs any more.
     idle: Arc<Notify>,
     /// The plane said to take nothing new.
-    drained_by_plane: CancellationToken,
+    drained_by_plane: AtomicBool,
 }
 
 impl Executions {
@@ -44,7 +46,7 @@ impl Executions {
             book: Mutex::default(),
             wake: Arc::new(Notify::new()),
             idle: Arc::new(Notify::new()),
-            drained_by_plane: CancellationToken::new(),
+            drained_by_plane: AtomicBool::new(false),
         })
     }
 
@@ -194,12 +196,18 @@ impl Executions {
 
     /// Takes nothing new from now on, and goes on serving what runs.
     pub(crate) fn drain_for_plane(&self) {
-        self.drained_by_plane.cancel();
+        self.drained_by_plane.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// The plane took its drain back.
+    pub(crate) fn resume_for_plane(&self) {
+        self.drained_by_plane.store(false, Ordering::Relaxed);
         self.wake.notify_one();
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        self.context.life.draining().is_cancelled() || self.drained_by_plane.is_cancelled()
+        self.context.life.draining().is_cancelled() || self.drained_by_plane.load(Ordering::Relaxed)
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Held>> {
@@ -227,6 +235,7 @@ impl Executions {
             executions: all.iter().map(|held| held.execution_id.clone()).collect(),
             free: if draining { 0 } else { free },
             draining,
+            disk: None,
         }
     }
 

@@ -1,17 +1,19 @@
 //! Submitting a run: its environment is copied into it, so that later changes do not reach it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use protocol::{
     ids::{EnvironmentId, RunId},
+    retry::RetryPolicy,
     run::RunState,
-    spec::{HarnessSpec, ProviderKind, Shape},
+    spec::{HarnessSpec, ProviderKind, Shape, Timeouts},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     core::{Core, millis},
     environments::EnvironmentSpec,
+    placement::Placement,
     scope::Scope,
     store::{Idempotency, InsertRun, Inserted, StoreError, json},
 };
@@ -42,12 +44,39 @@ pub struct NewRun {
     pub base_prompt: Option<String>,
     /// `None` for any worker; `warp` is to be left out as well.
     pub worker_host: Option<String>,
+    /// In place of the environment's.
+    pub worker_tags: Option<Vec<String>>,
+    /// -100 to 100, higher ones first among its owner's.
+    pub priority: i32,
+    pub timeouts: TimeoutWishes,
+    /// The environment's holds for what is left open.
+    pub retry: RetryPolicy,
     pub shape: Option<Shape>,
     pub metadata: BTreeMap<String, String>,
     pub parent_run_id: Option<RunId>,
     /// `API` without one.
     pub source: Option<String>,
     pub idempotency: Option<Idempotency>,
+}
+
+/// Bounds of a run in seconds; the environment's for what is absent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TimeoutWishes {
+    pub queue_secs: Option<u64>,
+    pub image_secs: Option<u64>,
+    pub setup_secs: Option<u64>,
+    pub run_secs: Option<u64>,
+}
+
+impl TimeoutWishes {
+    fn over(self, of_environment: Timeouts) -> Timeouts {
+        Timeouts {
+            queue_secs: self.queue_secs.or(of_environment.queue_secs),
+            image_secs: self.image_secs.unwrap_or(of_environment.image_secs),
+            setup_secs: self.setup_secs.unwrap_or(of_environment.setup_secs),
+            run_secs: self.run_secs.unwrap_or(of_environment.run_secs),
+        }
+    }
 }
 
 /// A run that is stored.
@@ -110,7 +139,7 @@ pub async fn submit(core: &Core, scope: &Scope, new: NewRun) -> Result<Submitted
     let insert = InsertRun {
         id: RunId::from_uuid(uuid::Uuid::now_v7()),
         owner: scope.owner().clone(),
-        max_attempts: core.settings.max_attempts.max(1),
+        max_attempts: spec.retry.max_attempts.unwrap_or(core.settings.max_attempts).max(1),
         title,
         name: new.name,
         prompt: new.prompt,
@@ -119,7 +148,14 @@ pub async fn submit(core: &Core, scope: &Scope, new: NewRun) -> Result<Submitted
         source: new.source.unwrap_or_else(|| "API".to_owned()),
         environment_id: new.environment_id,
         model_id: new.model_id,
+        placement: Placement {
+            worker_host: new.worker_host.clone(),
+            worker_tags: spec.worker_tags.iter().cloned().collect(),
+        },
         worker_host: new.worker_host,
+        priority: new.priority,
+        queue_ms: spec.timeouts.queue_secs.map(|secs| millis(Duration::from_secs(secs))),
+        retry: spec.retry.clone(),
         parent_run_id: new.parent_run_id,
         snapshot: json(&Snapshot { spec }),
         env_sealed,
@@ -191,6 +227,11 @@ async fn snapshot(
     if let Some(shape) = new.shape {
         spec.shape = shape;
     }
+    if let Some(tags) = &new.worker_tags {
+        spec.worker_tags.clone_from(tags);
+    }
+    spec.timeouts = new.timeouts.over(spec.timeouts);
+    spec.retry = new.retry.clone().or(spec.retry);
     let HarnessSpec { provider, model, base_prompt, .. } = &mut spec.harness;
     *provider = new.provider.unwrap_or(*provider);
     *model = new.model_id.clone().or(model.take());

@@ -147,8 +147,7 @@ fn repeated(ending: Ending, report: &Report) -> Recorded {
 /// The fact a report comes to, and what is kept of it.
 fn judge(report: &Report, head: &Head, execution: &ExecutionRow) -> (Fact, Ending, Change) {
     let pending = head.standing.state == RunState::Pending;
-    let attempts_left = head.attempts_left();
-    let failed = |reason| Fact::Failed { reason, attempts_left };
+    let failed = |reason| Fact::Failed { reason, again: head.again(reason) };
     let because = |reason, message: &str| Change {
         reason: Some(reason),
         message: Some(message.to_owned()),

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use protocol::{
     ids::{EnvironmentId, RunId, TenantId},
+    retry::RetryPolicy,
     run::Standing,
 };
 use sqlx::error::DatabaseError;
 
 use super::{Idempotency, Store, StoreError, Tx, again, json, on_tx, transitions::Head};
+use crate::placement::Placement;
 
 /// A run about to be stored.
 #[derive(Debug, Clone)]
@@ -25,6 +27,12 @@ pub struct InsertRun {
     pub environment_id: Option<EnvironmentId>,
     pub model_id: Option<String>,
     pub worker_host: Option<String>,
+    pub placement: Placement,
+    /// Higher ones first, among its owner's.
+    pub priority: i32,
+    /// How long one wait in the queue may last.
+    pub queue_ms: Option<i64>,
+    pub retry: RetryPolicy,
     pub parent_run_id: Option<RunId>,
     /// JSON: the environment as it is now.
     pub snapshot: String,
@@ -96,9 +104,10 @@ impl Tx {
              (id, owner, state, cancelling, version, attempt, max_attempts, title, name, prompt,
               config, metadata, source, environment_id, model_id, worker_host, parent_run_id,
               snapshot, env_sealed, idempotency_key, request_hash, at_capacity, created_at,
-              updated_at, queued_at, not_before, last_seq, phases)
+              updated_at, queued_at, not_before, last_seq, phases, placement, priority, queue_ms,
+              queue_until, retry)
              values ($1, $2, $3, 0, 1, 0, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
-                     $16, $17, $18, $19, $20, $20, $20, $20, 1, '{}')";
+                     $16, $17, $18, $19, $20, $20, $20, $20, 1, '{}', $21, $22, $23, $24, $25)";
         const METADATA: &str = "insert into run_metadata (run_id, key, value) values ($1, $2, $3)";
         let key = new.idempotency.as_ref();
         on_tx!(self, |db| sqlx::query(SQL)
@@ -122,6 +131,11 @@ impl Tx {
             .bind(key.map(|key| &key.request_hash))
             .bind(i64::from(at_capacity))
             .bind(new.now)
+            .bind(new.placement.to_text())
+            .bind(i64::from(new.priority))
+            .bind(new.queue_ms)
+            .bind(new.queue_ms.map(|ms| new.now.saturating_add(ms)))
+            .bind(json(&new.retry))
             .execute(db)
             .await
             .map(|_| ()))?;

@@ -7,6 +7,7 @@ use protocol::{
     event::{Event, Phase},
     failure::FailureReason,
     ids::{ExecutionId, RunId, TenantId, WorkerId},
+    retry::RetryPolicy,
     run::{Fact, RunState, Standing},
 };
 
@@ -28,6 +29,10 @@ pub(crate) struct Head {
     worker_id: Option<WorkerId>,
     queued_at: i64,
     not_before: i64,
+    /// How long one wait may last, and until when the present one may.
+    queue_ms: Option<i64>,
+    queue_until: Option<i64>,
+    pub(crate) retry: RetryPolicy,
     started_at: Option<i64>,
     ended_at: Option<i64>,
     pub(crate) last_seq: u64,
@@ -63,6 +68,9 @@ struct Row {
     worker_id: Option<String>,
     queued_at: i64,
     not_before: i64,
+    queue_ms: Option<i64>,
+    queue_until: Option<i64>,
+    retry: String,
     started_at: Option<i64>,
     ended_at: Option<i64>,
     last_seq: i64,
@@ -95,6 +103,9 @@ impl Head {
             worker_id: None,
             queued_at: run.now,
             not_before: run.now,
+            queue_ms: run.queue_ms,
+            queue_until: run.queue_ms.map(|ms| run.now.saturating_add(ms)),
+            retry: run.retry.clone(),
             started_at: None,
             ended_at: None,
             last_seq: 1,
@@ -106,8 +117,9 @@ impl Head {
         }
     }
 
-    pub(crate) fn attempts_left(&self) -> bool {
-        self.attempt < self.max_attempts
+    /// Whether the run goes back to the queue when its present execution fails for this reason.
+    pub(crate) fn again(&self, reason: FailureReason) -> bool {
+        self.attempt < self.max_attempts && self.retry.covers(reason)
     }
 }
 
@@ -117,7 +129,8 @@ impl Tx {
         macro_rules! select {
             () => {
                 "select owner, state, cancelling, version, attempt, max_attempts, execution_id,
-                        worker_id, queued_at, not_before, started_at, ended_at, last_seq, phases,
+                        worker_id, queued_at, not_before, queue_ms, queue_until, retry, started_at,
+                        ended_at, last_seq, phases,
                         reason, message, exit_code, peak_memory_bytes
                  from runs where id = $1"
             };
@@ -148,6 +161,9 @@ impl Tx {
             worker_id: optional(row.worker_id, "worker id")?,
             queued_at: row.queued_at,
             not_before: row.not_before,
+            queue_ms: row.queue_ms,
+            queue_until: row.queue_until,
+            retry: policy(&row.retry)?,
             started_at: row.started_at,
             ended_at: row.ended_at,
             last_seq: unsigned(row.last_seq, "run last_seq")?,
@@ -174,7 +190,8 @@ impl Tx {
              set state = $3, cancelling = $4, attempt = $5, execution_id = $6, worker_id = $7,
                  queued_at = $8, not_before = $9, started_at = $10, ended_at = $11, last_seq = $12,
                  phases = $13, reason = $14, message = $15, exit_code = $16,
-                 peak_memory_bytes = $17, updated_at = $18, version = version + 1
+                 peak_memory_bytes = $17, updated_at = $18, queue_until = $19,
+                 version = version + 1
              where id = $1 and version = $2";
         let seen = head.version;
         let waited = head.follow(fact, change, now)?;
@@ -202,6 +219,7 @@ impl Tx {
             .bind(head.exit_code.map(i64::from))
             .bind(head.peak_memory_bytes.map(signed))
             .bind(now)
+            .bind(head.queue_until)
             .execute(db)
             .await
             .map(|done| done.rows_affected()))?;
@@ -283,6 +301,7 @@ impl Head {
                     self.attempt -= 1;
                 } else {
                     self.queued_at = now;
+                    self.queue_until = self.queue_ms.map(|ms| now.saturating_add(ms));
                     self.tell(change);
                 }
             }
@@ -308,4 +327,9 @@ impl Head {
         self.exit_code = change.exit_code;
         self.peak_memory_bytes = change.peak_memory_bytes;
     }
+}
+
+/// The policy of a run: an empty column leaves everything to the plane.
+fn policy(text: &str) -> Result<RetryPolicy, StoreError> {
+    if text.is_empty() { Ok(RetryPolicy::default()) } else { from_json(text, "run retry") }
 }

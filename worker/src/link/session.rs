@@ -57,6 +57,7 @@ impl<'a> Session<'a> {
             backend: identity.backend.to_owned(),
             capacity: identity.capacity,
             draining: executions.is_draining(),
+            disk: None,
             executions: executions.running(),
         });
         write(&mut writer, &hello).await?;
@@ -169,6 +170,7 @@ fn take(message: ToWorker, executions: &Arc<Executions>) {
         ToWorker::ReportAck(done) => executions.report_acked(&done.execution_id),
         ToWorker::Stop(stop) => executions.superseded(&stop.execution_id),
         ToWorker::Drain(_) => executions.drain_for_plane(),
+        ToWorker::Resume(_) => executions.resume_for_plane(),
         ToWorker::Welcome(_) => tracing::warn!("a second welcome is passed over"),
         ToWorker::Unknown(kind) => {
             tracing::info!(kind, "a frame this version does not know is passed over");

@@ -50,7 +50,7 @@ pub(crate) async fn start(
             let message = tokio::select! {
                 message = socket.next() => message,
                 _ = beat.tick() => {
-                    let beat = Heartbeat { executions: Vec::new(), free: CAPACITY, draining: false };
+                    let beat = Heartbeat { executions: Vec::new(), free: CAPACITY, draining: false, disk: None };
                     send(&mut socket, &FromWorker::Heartbeat(beat)).await;
                     continue;
                 }
@@ -77,6 +77,7 @@ fn hello(id: &str) -> Hello {
         backend: "bench".to_owned(),
         capacity: CAPACITY,
         draining: false,
+        disk: None,
         executions: Vec::new(),
     }
 }
