@@ -2,6 +2,7 @@
 //! Only ever a dev-dependency. Helpers panic with a sentence where a program would return an error:
 //! a panic is how a test reports.
 
+pub mod disk;
 pub mod http;
 pub mod image;
 pub mod model;

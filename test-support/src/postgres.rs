@@ -3,9 +3,12 @@
 //! The server is the one `OZMA_TEST_POSTGRES_URL` names, or a private cluster on a free port of loopback. The
 //! private one ends with the test process whatever way that ends.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -35,9 +38,39 @@ pub fn server() -> &'static Server {
         if let Ok(url) = std::env::var(URL_VARIABLE) {
             return Server { url: url.trim_end_matches('/').to_owned(), _cluster: None };
         }
-        let cluster = cluster::Cluster::start();
+        let cluster = cluster::Cluster::start(false);
         Server { url: cluster.url(), _cluster: Some(cluster) }
     })
+}
+
+/// A server of one test's own, which may be killed. What was committed outlives that.
+#[derive(Debug)]
+pub struct Private(cluster::Cluster);
+
+impl Private {
+    /// # Panics
+    /// There is no server to start: the text says what to install.
+    pub fn start() -> Self {
+        Self(cluster::Cluster::start(true))
+    }
+
+    /// Where it listens now; another port after each start.
+    pub fn addr(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.0.port()).into()
+    }
+
+    /// SIGKILL for the server and all its processes.
+    pub fn kill(&mut self) {
+        self.0.kill();
+    }
+
+    /// Starts it again after a kill, and waits until it takes connections.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start_again(&mut self) {
+        self.0.start_again();
+    }
 }
 
 /// A database of one test's own, dropped with this value.
@@ -104,6 +137,22 @@ mod tests {
             let mut connection = PgConnection::connect(&database.url).await.unwrap();
             connection.execute("create table mine (id bigint)").await.unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_server_had_committed_is_there_again() {
+        let mut server = Private::start();
+        let url = |server: &Private| format!("postgres://ozma@{}/postgres", server.addr());
+        let mut connection = PgConnection::connect(&url(&server)).await.unwrap();
+        connection.execute("create table mine (id bigint)").await.unwrap();
+        connection.execute("insert into mine values (7)").await.unwrap();
+        server.kill();
+        assert!(connection.execute("insert into mine values (8)").await.is_err());
+        server.start_again();
+        let mut connection = PgConnection::connect(&url(&server)).await.unwrap();
+        let ids: Vec<i64> =
+            sqlx::query_scalar("select id from mine").fetch_all(&mut connection).await.unwrap();
+        assert_eq!(ids, [7]);
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicI64, AtomicUsize, Ordering},
     },
 };
@@ -33,7 +33,8 @@ enum Mode {
 
 #[derive(Debug)]
 struct State {
-    target: SocketAddr,
+    /// Tried in turn, each connection beginning with the next one, until one answers.
+    targets: Mutex<Vec<SocketAddr>>,
     mode: watch::Sender<Mode>,
     /// Its number grows with every cut; a connection ends when it differs from the one it began with.
     cuts: watch::Sender<u64>,
@@ -42,7 +43,7 @@ struct State {
     connections: AtomicUsize,
 }
 
-/// A proxy in front of one address. Dropping it closes every connection.
+/// A proxy in front of one address, or of several as a balancer. Dropping it closes every connection.
 #[derive(Debug)]
 pub struct Proxy {
     addr: SocketAddr,
@@ -56,10 +57,18 @@ impl Proxy {
     /// # Panics
     /// Loopback has no free port.
     pub async fn start(target: SocketAddr) -> Self {
+        Self::in_front_of(&[target]).await
+    }
+
+    /// A proxy that spreads its connections over `targets`, passing over those that do not answer.
+    ///
+    /// # Panics
+    /// Loopback has no free port.
+    pub async fn in_front_of(targets: &[SocketAddr]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let addr = listener.local_addr().expect("a bound listener has an address");
         let state = Arc::new(State {
-            target,
+            targets: Mutex::new(targets.to_vec()),
             mode: watch::Sender::new(Mode::Open),
             cuts: watch::Sender::new(0),
             left: AtomicI64::new(NO_LIMIT),
@@ -71,6 +80,14 @@ impl Proxy {
 
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// From now on new connections go there; to nobody, they are closed at once. Those that are up stay.
+    ///
+    /// A server that is started again on a port of its own choice is found under the proxy's address, which nobody
+    /// can take meanwhile.
+    pub fn lead_to(&self, targets: &[SocketAddr]) {
+        *self.state.targets.lock().unwrap_or_else(PoisonError::into_inner) = targets.to_vec();
     }
 
     /// Connections accepted so far, refused ones included.
@@ -109,17 +126,17 @@ impl Proxy {
 async fn accept(listener: TcpListener, state: Arc<State>) {
     let mut running = Vec::new();
     while let Ok((client, _)) = listener.accept().await {
-        state.connections.fetch_add(1, Ordering::SeqCst);
+        let nth = state.connections.fetch_add(1, Ordering::SeqCst);
         if *state.mode.borrow() != Mode::Refusing {
-            running.push(Task::spawn(connection(client, Arc::clone(&state))));
+            running.push(Task::spawn(connection(client, nth, Arc::clone(&state))));
         }
     }
 }
 
-async fn connection(client: TcpStream, state: Arc<State>) {
+async fn connection(client: TcpStream, nth: usize, state: Arc<State>) {
     let mut cuts = state.cuts.subscribe();
     cuts.mark_unchanged();
-    let Ok(server) = TcpStream::connect(state.target).await else { return };
+    let Some(server) = dial(nth, &state).await else { return };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::select! {
@@ -127,6 +144,16 @@ async fn connection(client: TcpStream, state: Arc<State>) {
         () = pass(from_client, to_server, &state) => {}
         () = pass(from_server, to_client, &state) => {}
     }
+}
+
+async fn dial(nth: usize, state: &State) -> Option<TcpStream> {
+    let targets = state.targets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    for n in 0..targets.len() {
+        if let Ok(server) = TcpStream::connect(targets[(nth + n) % targets.len()]).await {
+            return Some(server);
+        }
+    }
+    None
 }
 
 /// Copies one direction until it ends or the allowance does.
@@ -199,6 +226,24 @@ mod tests {
         let mut back = [0; 5];
         in_time("the echo", stream.read_exact(&mut back)).await.unwrap();
         assert_eq!((&back, proxy.connections()), (b"hello", 2));
+    }
+
+    #[tokio::test]
+    async fn it_finds_the_server_that_answers_and_another_later() {
+        let (addr, _echo) = echo().await;
+        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let proxy = Proxy::in_front_of(&[nobody, addr]).await;
+        for _ in 0..2 {
+            let mut stream = TcpStream::connect(proxy.addr()).await.unwrap();
+            stream.write_all(b"x").await.unwrap();
+            let mut back = [0; 1];
+            in_time("the echo", stream.read_exact(&mut back)).await.unwrap();
+        }
+        proxy.lead_to(&[]);
+        let mut stream = TcpStream::connect(proxy.addr()).await.unwrap();
+        let mut back = Vec::new();
+        let _ = in_time("the end", stream.read_to_end(&mut back)).await;
+        assert!(back.is_empty());
     }
 
     #[tokio::test]

@@ -5,28 +5,53 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     net::TcpListener,
     os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{Receiver, channel},
+    },
 };
 
-/// What the guardian does. `$1` is the binaries' folder, `$2` the cluster's, `$3` the port.
+/// What the guardian does. `$1` is the binaries' folder, `$2` the cluster's, `$3` the port, `$4` whether a commit
+/// is in the system's hands before it is acknowledged.
 ///
-/// Durability is off: the data does not outlive the tests.
+/// Nothing outlives a power cut, and nothing has to: the data does not outlive the tests.
 const GUARDIAN: &str = r#"
 cd "$2"
 trap 'rm -rf "$2"' EXIT
 "$1/initdb" -D "$2/data" -U ozma -A trust -E UTF8 --locale=C --no-sync >"$2/initdb.log" 2>&1 ||
     { cat "$2/initdb.log"; exit 1; }
-"$1/postgres" -D "$2/data" -p "$3" -c listen_addresses=127.0.0.1 -c unix_socket_directories= \
-    -c fsync=off -c full_page_writes=off -c synchronous_commit=off -c max_connections=300 \
-    </dev/null 2>&1 &
+begin() {
+    "$1/postgres" -D "$2/data" -p "$3" -c listen_addresses=127.0.0.1 -c unix_socket_directories= \
+        -c fsync=off -c full_page_writes=off -c synchronous_commit="$4" -c max_connections=300 \
+        </dev/null 2>&1 &
+}
+begin "$@"
 trap 'kill -INT $! 2>/dev/null; wait $!; rm -rf "$2"' EXIT
 trap '' HUP INT TERM
-cat >/dev/null
+while read -r order port; do
+    case $order in
+    kill)
+        # The children too: a new server does not start while one of the old lives.
+        kill -STOP $!
+        kill -KILL $! $(cat /proc/$!/task/$!/children)
+        wait $! 2>/dev/null
+        ;;
+    start) begin "$1" "$2" "$port" "$4" ;;
+    esac
+done
 "#;
+
+/// What a server prints that is up, and what it prints that found its port taken.
+const READY: &str = "ready to accept connections";
+const TAKEN: &str = "could not create any TCP/IP sockets";
+
+/// What is kept of the log to tell why a start failed, in bytes; older lines are forgotten.
+const MAX_SEEN: usize = 64 << 10;
 
 /// A port taken by somebody between our look and the server's start is tried again this often.
 const TRIES: u32 = 5;
@@ -35,17 +60,21 @@ const TRIES: u32 = 5;
 pub(super) struct Cluster {
     port: u16,
     /// Its standard input is the pipe the guardian watches.
-    _guardian: Child,
+    guardian: Child,
+    /// Each start of the server, as its log tells it: it is up, or what it said instead.
+    starts: Mutex<Receiver<Result<(), String>>>,
 }
 
 impl Cluster {
+    /// With `kept`, what was committed outlives the server's SIGKILL; without, it is quicker.
+    ///
     /// # Panics
     /// The server binaries are missing, or the server does not start.
-    pub(super) fn start() -> Self {
+    pub(super) fn start(kept: bool) -> Self {
         let binaries = binaries();
         let mut last = String::new();
         for _ in 0..TRIES {
-            match try_start(&binaries) {
+            match try_start(&binaries, kept) {
                 Ok(cluster) => return cluster,
                 Err(output) => last = output,
             }
@@ -56,9 +85,53 @@ impl Cluster {
     pub(super) fn url(&self) -> String {
         format!("postgres://ozma@127.0.0.1:{}", self.port)
     }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// SIGKILL for the server and everything of it.
+    pub(super) fn kill(&mut self) {
+        self.order("kill");
+    }
+
+    /// Starts the server again, on another port, and waits until it takes connections.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub(super) fn start_again(&mut self) {
+        let mut last = String::new();
+        for _ in 0..TRIES {
+            self.port = free_port();
+            self.order(&format!("start {}", self.port));
+            match self.started() {
+                Ok(()) => return,
+                Err(said) => last = said,
+            }
+        }
+        panic!("PostgreSQL did not start again; its last words:\n{last}");
+    }
+
+    fn started(&self) -> Result<(), String> {
+        let starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
+        starts.recv().unwrap_or_else(|_| Err("its guardian is gone".to_owned()))
+    }
+
+    fn order(&mut self, line: &str) {
+        let orders = self.guardian.stdin.as_mut().expect("it was asked for");
+        writeln!(orders, "{line}").expect("the guardian reads");
+    }
 }
 
-fn try_start(binaries: &Path) -> Result<Cluster, String> {
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // The guardian sees the pipe close, and cleans up.
+        drop(self.guardian.stdin.take());
+        let _ = self.guardian.wait();
+    }
+}
+
+fn try_start(binaries: &Path, kept: bool) -> Result<Cluster, String> {
     let port = free_port();
     // The guardian removes it, whatever becomes of this process.
     let folder = tempfile::Builder::new()
@@ -68,6 +141,7 @@ fn try_start(binaries: &Path) -> Result<Cluster, String> {
         .keep();
     let mut command = Command::new("/bin/sh");
     command.args(["-c", GUARDIAN, "guardian"]).arg(binaries).arg(&folder).arg(port.to_string());
+    command.arg(if kept { "on" } else { "off" });
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     // A Ctrl-C at the terminal ends the tests; the guardian then sees the pipe close.
     command.process_group(0);
@@ -78,28 +152,31 @@ fn try_start(binaries: &Path) -> Result<Cluster, String> {
     }
     let mut guardian = command.spawn().expect("/bin/sh starts");
     let output = guardian.stdout.take().expect("it was asked for");
-    if let Err(said) = wait_until_ready(BufReader::new(output)) {
-        guardian.wait().expect("a child can be waited for");
-        return Err(said);
-    }
-    Ok(Cluster { port, _guardian: guardian })
+    let starts = Mutex::new(starts(BufReader::new(output)));
+    let cluster = Cluster { port, guardian, starts };
+    cluster.started().map(|()| cluster)
 }
 
-/// Reads the server's log until it takes connections; goes on reading it on a thread, so that it never blocks.
-fn wait_until_ready(mut log: impl BufRead + Send + 'static) -> Result<(), String> {
-    let mut seen = String::new();
-    loop {
-        let mut line = String::new();
-        let read = log.read_line(&mut line).expect("the server's log can be read");
-        seen.push_str(&line);
-        if read == 0 {
-            return Err(seen);
+/// Reads the server's log on a thread, so that it never blocks, and tells each start.
+fn starts(log: impl BufRead + Send + 'static) -> Receiver<Result<(), String>> {
+    let (tell, starts) = channel();
+    std::thread::spawn(move || {
+        let mut seen = String::new();
+        for line in log.lines().map_while(Result::ok) {
+            let ready = line.contains(READY);
+            seen.push_str(&line);
+            seen.push('\n');
+            if ready || line.contains(TAKEN) {
+                let said = std::mem::take(&mut seen);
+                // Nobody may wait any more.
+                let _ = tell.send(if ready { Ok(()) } else { Err(said) });
+            } else if seen.len() > MAX_SEEN {
+                seen.clear();
+            }
         }
-        if line.contains("ready to accept connections") {
-            std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-            return Ok(());
-        }
-    }
+        let _ = tell.send(Err(seen));
+    });
+    starts
 }
 
 fn free_port() -> u16 {

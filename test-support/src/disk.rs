@@ -1,0 +1,99 @@
+//! A disk that is soon full: a file system in memory that only the processes of one test can see.
+//!
+//! It is mounted in a namespace of its own, held by a process that ends with the test process whatever way that
+//! ends; nothing is left to unmount.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+/// What holds it. `$1` is where it is mounted, `$2` its size in bytes.
+const HOLDER: &str =
+    r#"mount -t tmpfs -o size="$2" ozma-test "$1" && echo up && exec cat >/dev/null"#;
+
+/// A small file system; gone when dropped.
+#[derive(Debug)]
+pub struct SmallDisk {
+    holder: Child,
+    path: PathBuf,
+    filler: PathBuf,
+}
+
+impl SmallDisk {
+    /// # Panics
+    /// It cannot be mounted: this needs root.
+    pub fn with_bytes(bytes: u64) -> Self {
+        let mut holder = Command::new("unshare")
+            .args(["--mount", "sh", "-c", HOLDER, "holder", MOUNTED, &bytes.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare is installed");
+        let mut line = String::new();
+        let output = holder.stdout.take().expect("it was asked for");
+        BufReader::new(output).read_line(&mut line).expect("the holder speaks");
+        assert_eq!(line, "up\n", "a small disk can be mounted by root only");
+        // Through the holder its mounts are seen from everywhere.
+        let path = PathBuf::from(format!("/proc/{}/root{MOUNTED}", holder.id()));
+        let filler = path.join("filler");
+        Self { holder, path, filler }
+    }
+
+    /// Its root folder.
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// Takes all the room there is.
+    ///
+    /// # Panics
+    /// The file cannot be made.
+    pub fn fill(&self) {
+        let mut file = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.filler)
+            .expect("a file can be made");
+        for size in [1 << 16, 1 << 9, 1] {
+            while std::io::Write::write_all(&mut file, &vec![b'x'; size]).is_ok() {}
+        }
+    }
+
+    /// Gives the room back.
+    ///
+    /// # Panics
+    /// It was not filled.
+    pub fn make_room(&self) {
+        fs::remove_file(&self.filler).expect("the disk was filled");
+    }
+}
+
+/// A folder every Linux has; whatever is in it is hidden in the holder's namespace alone.
+const MOUNTED: &str = "/mnt";
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_full_and_has_room_again() {
+        let disk = SmallDisk::with_bytes(1 << 20);
+        let file = disk.path().join("mine");
+        disk.fill();
+        let full = fs::write(&file, b"x").unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+        disk.make_room();
+        fs::write(&file, b"x").unwrap();
+        assert!(!fs::exists("/mnt/mine").unwrap());
+    }
+}
