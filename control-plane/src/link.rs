@@ -4,6 +4,7 @@
 mod executions;
 mod frames;
 mod opening;
+mod peer;
 pub mod registry;
 mod session;
 
@@ -12,6 +13,8 @@ use std::sync::Arc;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use protocol::{ids::WorkerId, limits::MAX_FRAME_BYTES};
 
+#[doc(hidden)]
+pub use self::peer::Peer;
 use crate::{
     core::Core,
     store::{ConnectionRow, StoreError},

@@ -102,6 +102,11 @@ impl Connection {
         sent
     }
 
+    /// Comes back when the plane is done with it: replaced by a newer one, or too slow to send to.
+    pub async fn closed(&self) {
+        self.closing.cancelled().await;
+    }
+
     /// Whether dispatch should hand it anything.
     pub fn takes_work(&self, now: i64) -> bool {
         !self.closing.is_cancelled()

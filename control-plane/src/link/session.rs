@@ -16,8 +16,8 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    frames, opening,
-    registry::{Connection, Dialect, MAX_QUEUED_FRAMES},
+    Peer,
+    registry::{Connection, Dialect},
 };
 use crate::core::Core;
 
@@ -71,44 +71,42 @@ enum Heard {
 
 pub(super) async fn run(core: Arc<Core>, socket: WebSocket, worker_id: WorkerId) {
     let (sink, mut stream) = socket.split();
-    let (outgoing, queue) = mpsc::channel(MAX_QUEUED_FRAMES);
     let first = match first_frame(&core, &mut stream).await {
         Heard::Frame(frame) => Some(frame),
         Heard::Sign => None,
         Heard::Gone => return,
         Heard::End(goodbye) => return part(sink, goodbye).await,
     };
-    let connection = match &first {
+    let hello = match &first {
         Some(FromWorker::Hello(hello)) if hello.protocol != PROTOCOL_VERSION => {
             tracing::warn!(worker.id = %worker_id, protocol = hello.protocol, "worker refused");
             return part(sink, Goodbye::Protocol).await;
         }
-        Some(FromWorker::Hello(hello)) => opening::ozma(&core, worker_id, hello, outgoing).await,
-        _ => opening::stock(&core, worker_id, outgoing).await,
+        Some(FromWorker::Hello(hello)) => Some(hello),
+        _ => None,
     };
-    let connection = match connection {
-        Ok(connection) => connection,
+    let (mut peer, queue) = match Peer::open(Arc::clone(&core), worker_id, hello).await {
+        Ok(opened) => opened,
         Err(error) => {
             tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "worker not taken");
             return part(sink, Goodbye::Failed).await;
         }
     };
+    let connection = Arc::clone(peer.connection());
     tracing::info!(worker.id = %connection.worker_id, connection.id = connection.id,
         dialect = connection.dialect.as_str(), "worker {} connected", connection.worker_id);
     let last_word = CancellationToken::new();
     let writer = core.life.spawn(write(sink, queue, Arc::clone(&connection), last_word.clone()));
     let first = first.filter(|frame| !matches!(frame, FromWorker::Hello(_)));
-    let goodbye = read(&core, &connection, &mut stream, first).await;
-    core.workers.remove(&connection.id);
+    let goodbye = read(&core, &mut peer, &mut stream, first).await;
+    peer.leave();
     last_word.cancel();
     match (writer.await, goodbye) {
         (Ok(sink), Some(goodbye)) => part(sink, goodbye).await,
         (Ok(_), None) => {}
         (Err(error), _) => tracing::error!(error = %error, "a worker's writer panicked"),
     }
-    if let Err(error) = core.store.remove_connection(&connection.id).await {
-        tracing::debug!(error = %error, "the connection's row stays until it is swept");
-    }
+    peer.close().await;
     tracing::info!(worker.id = %connection.worker_id, connection.id = connection.id,
         "worker {} disconnected", connection.worker_id);
 }
@@ -132,10 +130,11 @@ async fn first_frame(core: &Core, stream: &mut SplitStream<WebSocket>) -> Heard 
 /// Acts on frames one after another; tells why the socket is to be closed, `None` if it was.
 async fn read(
     core: &Core,
-    connection: &Connection,
+    peer: &mut Peer,
     stream: &mut SplitStream<WebSocket>,
     first: Option<FromWorker>,
 ) -> Option<Goodbye> {
+    let connection = Arc::clone(peer.connection());
     let mut next = first.map_or(Heard::Sign, Heard::Frame);
     loop {
         let acted = match next {
@@ -143,8 +142,8 @@ async fn read(
             Heard::Frame(FromWorker::Hello(_)) if connection.dialect == Dialect::Stock => {
                 return Some(Goodbye::Late);
             }
-            Heard::Frame(frame) => frames::handle(core, connection, frame).await,
-            Heard::Sign => frames::heard(core, connection).await,
+            Heard::Frame(frame) => peer.hear(frame).await,
+            Heard::Sign => peer.heard().await,
             Heard::Gone => return None,
             Heard::End(goodbye) => return Some(goodbye),
         };
@@ -155,7 +154,7 @@ async fn read(
         }
         next = tokio::select! {
             () = core.life.draining().cancelled() => Heard::End(Goodbye::Draining),
-            () = connection.closing.cancelled() => Heard::End(Goodbye::Replaced),
+            () = connection.closed() => Heard::End(Goodbye::Replaced),
             message = timeout(SILENCE, stream.next()) => match message {
                 Ok(message) => hear(core, message),
                 Err(_) => Heard::End(Goodbye::Silent),
