@@ -8,10 +8,12 @@ use std::{
     time::Duration,
 };
 
+use protocol::spec::Timeouts;
 use service::{clock::Clock, lifecycle::Lifecycle};
 
 use crate::{
-    counters::Counters, link::registry::Registry, sealing::Sealer, store::Store, wake::Wake,
+    counters::Counters, environments::Ceilings, link::registry::Registry, sealing::Sealer,
+    store::Store, wake::Wake,
 };
 
 /// Choices of the operator that the core obeys. `Config` of the application makes one.
@@ -41,6 +43,22 @@ pub struct Settings {
     pub stock_lease: Duration,
     /// Executions handed to one stock worker at a time; it announces no capacity.
     pub stock_capacity: u32,
+    /// Bounds of a run where neither it nor its environment says one.
+    pub timeouts: Timeouts,
+    /// What nobody may exceed.
+    pub ceilings: Ceilings,
+    /// How long runs may wait beyond their bound after the plane's start, a standstill, or the database's
+    /// absence: for that long nobody could have taken them.
+    pub queue_grace: Duration,
+    /// Runs that ended longer ago than this are deleted; `None` keeps them.
+    pub run_retention: Option<Duration>,
+    /// Events and artifacts of runs that ended longer ago than this are deleted; `None` keeps them as long as
+    /// the run.
+    pub event_retention: Option<Duration>,
+    /// How often it is looked what is old enough.
+    pub retention_interval: Duration,
+    /// Streams of events one tenant may follow at a time; the next one is refused.
+    pub max_streams: u32,
     /// The safety net under every wake-up: how often a loop looks although nobody called.
     pub poll: Duration,
 }
@@ -60,6 +78,13 @@ impl Default for Settings {
             hello_timeout: Duration::from_secs(5),
             stock_lease: Duration::from_secs(90),
             stock_capacity: 4,
+            timeouts: Timeouts::default(),
+            ceilings: Ceilings::default(),
+            queue_grace: Duration::from_mins(1),
+            run_retention: Some(days(30)),
+            event_retention: None,
+            retention_interval: Duration::from_hours(1),
+            max_streams: 100,
             poll: Duration::from_millis(500),
         }
     }
@@ -118,6 +143,10 @@ impl Core {
     pub fn now(&self) -> i64 {
         self.clock.now_ms()
     }
+}
+
+pub(crate) const fn days(n: u64) -> Duration {
+    Duration::from_hours(24 * n)
 }
 
 /// Milliseconds, for columns and frames.

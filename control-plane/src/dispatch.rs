@@ -194,7 +194,7 @@ fn run_spec(core: &Core, run: &Claimed) -> Result<RunSpec, StoreError> {
         harness: spec.harness,
         shape: spec.shape,
         network: spec.network,
-        timeouts: spec.timeouts,
+        timeouts: spec.timeouts.resolved(),
         artifacts: spec.artifacts,
     })
 }
