@@ -19,6 +19,8 @@ pub mod probe;
 mod report;
 mod scrape;
 mod sidecar_link;
+#[doc(hidden)]
+pub mod simulation;
 mod subnets;
 mod sync;
 

@@ -17,7 +17,7 @@ const OVERHEAD: usize = 96;
 
 /// What became of an event that was handed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pushed {
+pub enum Pushed {
     Taken,
     /// Held already; dropped.
     Known,
