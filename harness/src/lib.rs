@@ -7,6 +7,9 @@ mod command;
 pub mod credentials;
 pub mod failure;
 mod feed;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod lines;
 pub mod output;
 pub mod process;
