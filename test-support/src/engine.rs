@@ -86,7 +86,9 @@ impl Engine {
 
         let inside = only_child(holder.id());
         let mut command = enter(inside);
-        command.args(["containerd", "--config"]).arg(path.join("containerd.toml"));
+        command
+            .args(["containerd", "--log-level", "warn", "--config"])
+            .arg(path.join("containerd.toml"));
         let containerd = Process::start("containerd", command);
         let mut engine = Self { folder, holder, restore, _containerd: containerd, daemon: None };
         engine.start_again();
@@ -122,7 +124,15 @@ impl Engine {
         assert!(self.daemon.is_none(), "it runs already");
         let path = self.folder.path();
         let mut command = enter(only_child(self.holder.id()));
-        command.args(["dockerd", "--bridge", "ozt0", "--iptables=false", "--ip-masq=false"]);
+        command.args([
+            "dockerd",
+            "--log-level",
+            "warn",
+            "--bridge",
+            "ozt0",
+            "--iptables=false",
+            "--ip-masq=false",
+        ]);
         for (option, file) in [
             ("--data-root", "data"),
             ("--exec-root", "exec"),

@@ -5,6 +5,8 @@ mod answer;
 mod direct;
 mod docker;
 
+use std::sync::Arc;
+
 use protocol::{ids::ExecutionId, spec::RunSpec};
 
 pub(crate) use self::{
@@ -14,8 +16,10 @@ pub(crate) use self::{
 use self::{direct::Direct, docker::Docker};
 use crate::{
     config::{self, Config},
+    gate::Gate,
     held::Held,
     home::{Home, Record},
+    metrics::Metrics,
 };
 
 pub(crate) enum Backend {
@@ -26,11 +30,19 @@ pub(crate) enum Backend {
 impl Backend {
     /// # Errors
     /// The engine does not answer, or the sidecar's binary is not there.
-    pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
+    pub(crate) async fn open(config: &Config, gate: Arc<Gate>) -> anyhow::Result<Self> {
         Ok(match config.backend {
-            config::Backend::Docker => Self::Docker(Box::new(Docker::open(config).await?)),
+            config::Backend::Docker => Self::Docker(Box::new(Docker::open(config, gate).await?)),
             config::Backend::Direct => Self::Direct(Direct::open(config)?),
         })
+    }
+
+    /// Keeps the gate closed while nothing can be run; never returns.
+    pub(crate) async fn watch(&self, metrics: &Metrics) {
+        match self {
+            Self::Docker(docker) => docker.watch(metrics).await,
+            Self::Direct(_) => std::future::pending().await,
+        }
     }
 
     /// Has the image and whatever else can be shared between runs. May be dropped at any point.

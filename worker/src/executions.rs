@@ -31,6 +31,7 @@ impl Executions {
     pub(crate) fn new(context: Context, capacity: u32) -> Arc<Self> {
         let (id, clock) = (context.worker_id.clone(), context.clock.clone());
         let desk = Desk::new(id, capacity, clock, context.life.draining().clone());
+        let desk = desk.behind(context.gate.clone());
         Arc::new(Self { context: Arc::new(context), desk, idle: Arc::new(Notify::new()) })
     }
 

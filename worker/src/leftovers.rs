@@ -50,6 +50,8 @@ pub(crate) async fn sweep(executions: Arc<Executions>) {
             () = stop.cancelled() => return,
             () = executions.context.life.draining().cancelled() => return,
             () = tokio::time::sleep(SWEEP_EVERY) => {}
+            // What could not be removed without it.
+            () = executions.context.gate.engine_back() => {}
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod config;
 mod context;
 mod execution;
 mod executions;
+mod gate;
 mod held;
 mod home;
 mod leftovers;
@@ -24,14 +25,16 @@ pub mod simulation;
 mod subnets;
 mod sync;
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use service::{clock::Clock, lifecycle::Lifecycle};
 use tokio::sync::Semaphore;
 
 pub use self::config::Config;
 use self::{
-    backend::Backend, context::Context, executions::Executions, held::Stop, link::Identity,
-    metrics::Metrics,
+    backend::Backend, context::Context, executions::Executions, gate::Gate, held::Stop,
+    link::Identity, metrics::Metrics,
 };
 
 /// Runs a worker until `life` drains and everything that ran has ended. Once `life` aborts, what still runs is
@@ -51,10 +54,12 @@ pub async fn run(config: Config, clock: Clock, life: Lifecycle) -> anyhow::Resul
         capacity: config.capacity,
     };
     let _lock = home::lock_state_dir(&config.state_dir).context("state_dir")?;
-    let backend = Backend::open(&config).await?;
+    let gate = Arc::new(Gate::default());
+    let backend = Backend::open(&config, gate.clone()).await?;
     let context = Context {
         worker_id: config.id()?,
         backend,
+        gate,
         state_dir: config.state_dir.clone(),
         grace_ms: config.grace_ms,
         agent_endpoint: config.providers.agent.endpoint()?,
@@ -72,6 +77,13 @@ pub async fn run(config: Config, clock: Clock, life: Lifecycle) -> anyhow::Resul
 
     let ended = tokio_util::sync::CancellationToken::new();
     let _ended = ended.clone().drop_guard();
+    let (watched, over) = (executions.context.clone(), ended.clone());
+    life.spawn_essential("the engine's watcher", async move {
+        tokio::select! {
+            () = watched.backend.watch(&watched.metrics) => {}
+            () = over.cancelled() => {}
+        }
+    });
     let (stopping, aborting) = (executions.clone(), life.aborting().clone());
     life.spawn(async move {
         tokio::select! {

@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     cleanup_failed: AtomicU64,
     dial_failed: AtomicU64,
     remote_close: AtomicU64,
+    engine_lost: AtomicU64,
     succeeded_after: Durations,
     failed_after: Durations,
     cancelled_after: Durations,
@@ -37,6 +38,9 @@ pub(crate) struct Gauges<'a> {
     pub(crate) capacity: u32,
     pub(crate) worker_id: &'a str,
     pub(crate) backend: &'a str,
+    /// Why nothing new is taken; `None` while it is.
+    pub(crate) refusal: Option<&'static str>,
+    pub(crate) engine_there: bool,
 }
 
 fn add(counter: &AtomicU64) {
@@ -54,6 +58,11 @@ impl Metrics {
 
     pub(crate) fn cleanup_failed(&self) {
         add(&self.cleanup_failed);
+    }
+
+    /// The engine stopped to answer.
+    pub(crate) fn engine_lost(&self) {
+        add(&self.engine_lost);
     }
 
     pub(crate) fn connected(&self) {
@@ -137,6 +146,11 @@ impl Metrics {
                 (label("reason", "remote_close"), of(&self.remote_close)),
             ],
         );
+        let accepting = u64::from(gauges.refusal.is_none());
+        family("oz_worker_accepting", "gauge", &one(accepting));
+        let there = u64::from(gauges.engine_there);
+        family("oz_worker_engine_connected", "gauge", &one(there));
+        family("oz_worker_engine_lost_total", "counter", &one(of(&self.engine_lost)));
         let escaped = gauges.worker_id.replace('\\', "\\\\").replace('"', "\\\"");
         let info = format!(
             "{{version=\"{}\",backend=\"{}\",worker_id=\"{escaped}\"}}",

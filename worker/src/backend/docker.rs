@@ -5,6 +5,7 @@ mod attach;
 mod container;
 mod ended;
 mod engine;
+mod health;
 mod image;
 mod journal;
 mod log_driver;
@@ -20,7 +21,7 @@ use bollard::query_parameters::{
 };
 use protocol::{failure::FailureReason, ids::ExecutionId, spec::RunSpec};
 
-use self::engine::{LABEL_EXECUTION, LABEL_WORKER, failure, name, status};
+use self::engine::{LABEL_EXECUTION, LABEL_WORKER, name, status};
 pub(crate) use self::{
     attach::Attach,
     engine::{Docker, connect},
@@ -60,7 +61,7 @@ impl Docker {
             // 409: its removal is under way.
             Err(error) if matches!(status(&error), Some(404 | 409)) => {}
             Err(error) => {
-                return Err(failure(FailureReason::Unknown, "remove the container", &error));
+                return Err(self.failure(FailureReason::Unknown, "remove the container", &error));
             }
         }
         self.remove_network(id).await

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::book::Book;
 use crate::{
+    gate::Gate,
     held::{Held, Stop},
     sync::lock,
 };
@@ -45,6 +46,7 @@ pub(crate) struct Desk {
     /// The plane said to take nothing new.
     drained_by_plane: AtomicBool,
     disk: Mutex<Option<DiskUse>>,
+    gate: Arc<Gate>,
 }
 
 impl Desk {
@@ -63,7 +65,13 @@ impl Desk {
             wake: Arc::new(Notify::new()),
             drained_by_plane: AtomicBool::new(false),
             disk: Mutex::default(),
+            gate: Arc::default(),
         }
+    }
+
+    /// Takes nothing while `gate` is closed.
+    pub(crate) fn behind(self, gate: Arc<Gate>) -> Self {
+        Self { gate, ..self }
     }
 
     /// Takes what was assigned, or notes why not.
@@ -103,7 +111,7 @@ impl Desk {
         } else if self.disk().is_some_and(full) {
             Some("the worker's disk has reached its limit")
         } else {
-            None
+            self.gate.refusal()
         }
     }
 
@@ -249,7 +257,7 @@ impl Desk {
         let all = self.all();
         let active = all.iter().filter(|held| !held.outbox.is_reported()).count();
         let (draining, disk) = (self.is_draining(), self.disk());
-        let takes_none = draining || disk.is_some_and(full);
+        let takes_none = draining || disk.is_some_and(full) || self.gate.refusal().is_some();
         let free = self.capacity.saturating_sub(u32::try_from(active).unwrap_or(u32::MAX));
         Heartbeat {
             executions: all.iter().map(|held| held.execution_id.clone()).collect(),

@@ -4,6 +4,7 @@
 mod direct;
 mod docker;
 mod ends;
+mod engine;
 mod life;
 mod link;
 mod plane;

@@ -13,7 +13,7 @@ use protocol::{
     spec::RunSpec,
 };
 
-use super::engine::{Docker, failure, name};
+use super::engine::{Docker, name};
 use crate::{backend::answer::Failure, home::Home};
 
 /// What set-up commands need to install packages as root, and the sidecar to drop to the agent's user
@@ -116,7 +116,7 @@ impl Docker {
         let options = CreateContainerOptionsBuilder::new().name(&name(id)).build();
         let created = self.client.create_container(Some(options), body).await;
         created.map(|_| ()).map_err(|error| {
-            failure(FailureReason::ContainerCreate, "create the container", &error)
+            self.failure(FailureReason::ContainerCreate, "create the container", &error)
         })
     }
 
@@ -125,7 +125,8 @@ impl Docker {
         id: &ExecutionId,
     ) -> Result<(), Failure> {
         let started = self.client.start_container(&name(id), None).await;
-        started
-            .map_err(|error| failure(FailureReason::ContainerStart, "start the container", &error))
+        started.map_err(|error| {
+            self.failure(FailureReason::ContainerStart, "start the container", &error)
+        })
     }
 }

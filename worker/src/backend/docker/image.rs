@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use protocol::{event::Event, failure::FailureReason};
 use tokio::time::Instant;
 
-use super::engine::{Docker, failure, status};
+use super::engine::{Docker, status};
 use crate::{backend::answer::Failure, config::PullPolicy, held::Held};
 
 /// Between two progress events of one run.
@@ -48,7 +48,7 @@ impl Docker {
         match self.client.inspect_image(image).await {
             Ok(image) => Ok(image.id),
             Err(error) if status(&error) == Some(404) => Ok(None),
-            Err(error) => Err(failure(reason, &format!("look for image {image}"), &error)),
+            Err(error) => Err(self.failure(reason, &format!("look for image {image}"), &error)),
         }
     }
 
@@ -64,7 +64,7 @@ impl Docker {
         let mut pull = std::pin::pin!(self.client.create_image(Some(options), None, None));
         while let Some(step) = pull.next().await {
             let step =
-                step.map_err(|error| failure(reason, &format!("pull image {image}"), &error))?;
+                step.map_err(|error| self.failure(reason, &format!("pull image {image}"), &error))?;
             progress.take(step);
             let due = said.is_none_or(|said: Instant| said.elapsed() >= SAY_EVERY);
             if let (Some(held), true) = (held, due) {

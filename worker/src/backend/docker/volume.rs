@@ -20,7 +20,7 @@ use protocol::{
 };
 use tokio::time::Instant;
 
-use super::engine::{Docker, failure, status};
+use super::engine::{Docker, status};
 use crate::backend::answer::Failure;
 
 /// How long another worker's copy is waited for; one this old was left by a crash and is complete, since the
@@ -99,7 +99,7 @@ impl Docker {
             Ok(found) if found.labels.contains_key(LABEL) => Ok(Standing::Filled),
             Ok(_) => Ok(Standing::Stray),
             Err(error) if status(&error) == Some(404) => Ok(Standing::Absent),
-            Err(error) => Err(prep_failure("look for the sidecar's volume", &error)),
+            Err(error) => Err(self.prep_failure("look for the sidecar's volume", &error)),
         }
     }
 
@@ -108,7 +108,7 @@ impl Docker {
         match self.remove_volume(volume).await {
             Ok(()) => Ok(()),
             Err(error) if status(&error) == Some(409) && Instant::now() < deadline => Ok(()),
-            Err(error) => Err(prep_failure("remove an empty volume of the sidecar's", &error)),
+            Err(error) => Err(self.prep_failure("remove an empty volume of the sidecar's", &error)),
         }
     }
 
@@ -123,7 +123,7 @@ impl Docker {
         match self.client.inspect_container(filler, None).await {
             Ok(_) => Ok(true),
             Err(error) if status(&error) == Some(404) => Ok(false),
-            Err(error) => Err(prep_failure("look for the sidecar's volume", &error)),
+            Err(error) => Err(self.prep_failure("look for the sidecar's volume", &error)),
         }
     }
 
@@ -165,7 +165,7 @@ impl Docker {
                 Ok(true)
             }
             Err(error) if status(&error) == Some(409) => Ok(false),
-            Err(error) => Err(prep_failure("fill the sidecar's volume", &error)),
+            Err(error) => Err(self.prep_failure("fill the sidecar's volume", &error)),
         }
     }
 
@@ -177,7 +177,7 @@ impl Docker {
                 FailureReason::SidecarPrep,
                 format!("image {} has no {SIDECAR_BINARY}; is it a sidecar's?", self.sidecar_image),
             )),
-            Err(error) => Err(prep_failure("look into the sidecar's image", &error)),
+            Err(error) => Err(self.prep_failure("look into the sidecar's image", &error)),
         }
     }
 
@@ -186,8 +186,12 @@ impl Docker {
         match self.client.remove_container(filler, Some(options)).await {
             Ok(()) => Ok(()),
             Err(error) if matches!(status(&error), Some(404 | 409)) => Ok(()),
-            Err(error) => Err(prep_failure("finish the sidecar's volume", &error)),
+            Err(error) => Err(self.prep_failure("finish the sidecar's volume", &error)),
         }
+    }
+
+    fn prep_failure(&self, doing: &str, error: &bollard::errors::Error) -> Failure {
+        self.failure(FailureReason::SidecarPrep, doing, error)
     }
 }
 
@@ -199,8 +203,4 @@ fn short(image_id: &str) -> &str {
 
 fn volume_of(image_id: &str) -> String {
     format!("{VOLUMES}{}", short(image_id))
-}
-
-fn prep_failure(doing: &str, error: &bollard::errors::Error) -> Failure {
-    failure(FailureReason::SidecarPrep, doing, error)
 }
