@@ -33,9 +33,11 @@ pub struct Settings {
     pub default_image: Option<String>,
     /// What stock workers mount at `/agent`; without one they are given nothing.
     pub sidecar_image: Option<String>,
-    /// Runs one tenant may have waiting; the next one is refused as `QueueFull`.
+    /// Runs one tenant may have waiting; the next one is refused as `QueueFull`. 0 for no bound.
     pub max_queued: u32,
     /// Environments one tenant may have; the next one is refused as `TooMany`.
+    /// Runs one tenant may have under way; the others wait. 0 for no bound.
+    pub max_running: u32,
     pub max_environments: u32,
     /// How long a worker may take to say `hello` before it counts as a stock worker.
     pub hello_timeout: Duration,
@@ -75,6 +77,7 @@ impl Default for Settings {
             sidecar_image: None,
             max_queued: 10_000,
             max_environments: 1_000,
+            max_running: 0,
             hello_timeout: Duration::from_secs(5),
             stock_lease: Duration::from_secs(90),
             stock_capacity: 4,

@@ -16,6 +16,7 @@ pub mod loops;
 pub mod metrics;
 pub mod placement;
 mod planes;
+pub mod plan;
 pub mod reaper;
 pub mod reports;
 pub mod runs;

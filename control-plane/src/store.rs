@@ -12,6 +12,7 @@ mod executions;
 mod idempotency;
 mod ingest;
 mod leases;
+mod lanes;
 mod listing;
 mod open;
 mod planes;
@@ -27,7 +28,7 @@ pub use self::{
     artifacts::StoredArtifact,
     attempts::Attempt,
     cancels::Cancelled,
-    claims::{Claimant, Claimed},
+    claims::{Assignment, Claim, Claimant, Claimed, Rotation},
     connections::ConnectionRow,
     environments::EnvironmentRow,
     events::RunEvent,
@@ -37,6 +38,7 @@ pub use self::{
     listing::{RunFilter, SortBy},
     open::MINIMUM_POSTGRES,
     reports::{Recorded, Report},
+    lanes::{Calls, CancelCall},
     runs::Run,
     submissions::{InsertRun, Inserted},
     tokens::{TokenKind, TokenRow},
@@ -116,7 +118,7 @@ macro_rules! on_tx {
     };
 }
 
-pub(crate) use {listing::Mark, on_pool, on_tx};
+pub(crate) use {claims::bounded, listing::Mark, on_pool, on_tx};
 
 impl Store {
     /// Begins a write. On `SQLite` it takes the write lock at once: a deferred transaction that reads first and

@@ -27,6 +27,7 @@ pub(super) async fn claimed(
         Dialect::Ozma => core.settings.lease,
         Dialect::Stock => core.settings.stock_lease,
     };
+    connection.took();
     let report = Report::Claimed { lease_until: core.now() + millis(lease) };
     match record(core, connection, &frame.task_id, frame.execution_id, &report).await? {
         Some((id, Recorded::Superseded)) => stop(connection, &frame.task_id, Some(id)),
@@ -41,7 +42,7 @@ pub(super) async fn rejected(
     connection: &Connection,
     frame: TaskRejected,
 ) -> Result<(), StoreError> {
-    connection.hold(core.now() + millis(core.settings.heartbeat) / 4);
+    connection.hold(core.now(), millis(core.settings.heartbeat) / 4);
     let report = Report::Declined { message: cut(&frame.reason) };
     record(core, connection, &frame.task_id, frame.execution_id, &report).await?;
     Ok(())

@@ -53,22 +53,6 @@ impl Store {
         .collect()
     }
 
-    /// Executions whose run's user asked for it to stop.
-    pub async fn cancelling(&self) -> Result<Vec<ExecutionRow>, StoreError> {
-        const SQL: &str = concat!(
-            "select ",
-            execution_columns!(),
-            " from executions where ended_at is null and run_id in (
-                  select id from runs where cancelling = 1
-                      and state in ('PENDING', 'CLAIMED', 'INPROGRESS'))
-              limit $1"
-        );
-        on_pool!(self, |db| sqlx::query_as::<_, Row>(SQL).bind(MAX_BATCH).fetch_all(db).await)?
-            .into_iter()
-            .map(ExecutionRow::try_from)
-            .collect()
-    }
-
     /// Renews the leases of those of `ids` that this worker took and holds, and tells which those were.
     pub async fn renew(
         &self,
