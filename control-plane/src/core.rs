@@ -1,8 +1,9 @@
 //! What the plane's parts share: the store, the time, the settings, the hints. It holds no truth of its own.
 
 use std::{
+    fs::File,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -35,9 +36,9 @@ pub struct Settings {
     pub sidecar_image: Option<String>,
     /// Runs one tenant may have waiting; the next one is refused as `QueueFull`. 0 for no bound.
     pub max_queued: u32,
-    /// Environments one tenant may have; the next one is refused as `TooMany`.
     /// Runs one tenant may have under way; the others wait. 0 for no bound.
     pub max_running: u32,
+    /// Environments one tenant may have; the next one is refused as `TooMany`.
     pub max_environments: u32,
     /// How long a worker may take to say `hello` before it counts as a stock worker.
     pub hello_timeout: Duration,
@@ -76,8 +77,8 @@ impl Default for Settings {
             default_image: None,
             sidecar_image: None,
             max_queued: 10_000,
-            max_environments: 1_000,
             max_running: 0,
+            max_environments: 1_000,
             hello_timeout: Duration::from_secs(5),
             stock_lease: Duration::from_secs(90),
             stock_capacity: 4,
@@ -109,6 +110,10 @@ pub struct Core {
     pub plane_id: String,
     /// Before then silence proves nothing, by the plane's clock.
     reap_from: AtomicI64,
+    /// Before then a run that waited too long may still be taken.
+    expire_from: AtomicI64,
+    /// Keeps other planes off the database, where only one may be.
+    held: OnceLock<File>,
 }
 
 impl Core {
@@ -119,7 +124,9 @@ impl Core {
         life: Lifecycle,
         settings: Settings,
     ) -> Arc<Self> {
-        let reap_from = AtomicI64::new(clock.now_ms() + millis(settings.lease));
+        let now = clock.now_ms();
+        let reap_from = AtomicI64::new(now + millis(settings.lease));
+        let expire_from = AtomicI64::new(now + millis(settings.queue_grace));
         Arc::new(Self {
             store,
             clock,
@@ -131,16 +138,33 @@ impl Core {
             counters: Counters::default(),
             plane_id: uuid::Uuid::now_v7().simple().to_string(),
             reap_from,
+            expire_from,
+            held: OnceLock::new(),
         })
     }
 
-    /// Workers could not be heard for a while: they get one lease to speak up.
+    /// Keeps this lock for as long as the core lives.
+    pub(crate) fn hold(&self, lock: Option<File>) {
+        if let Some(lock) = lock {
+            // A core has one database, and so one lock.
+            let _ = self.held.set(lock);
+        }
+    }
+
+    /// Workers could not be heard for a while, nor runs be handed to them: they get one lease to speak up, and
+    /// waiting runs a while to be taken.
     pub(crate) fn expect_silence(&self) {
-        self.reap_from.store(self.now() + millis(self.settings.lease), Ordering::Relaxed);
+        let now = self.now();
+        self.reap_from.store(now + millis(self.settings.lease), Ordering::Relaxed);
+        self.expire_from.store(now + millis(self.settings.queue_grace), Ordering::Relaxed);
     }
 
     pub(crate) fn reap_from(&self) -> i64 {
         self.reap_from.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn expire_from(&self) -> i64 {
+        self.expire_from.load(Ordering::Relaxed)
     }
 
     pub fn now(&self) -> i64 {

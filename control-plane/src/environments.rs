@@ -21,6 +21,10 @@ use crate::{
 /// The most one listing shows, and no more than about 32 MiB of them; others are reached by id only.
 pub const MAX_LISTED: u32 = 1_000;
 
+/// No bound of a run is longer, whatever a plane's ceilings: a week, and longer is a mistake in the unit. The
+/// reaper gives up what lasts longer than eight days.
+pub const MAX_TIMEOUT_SECS: u64 = 7 * 24 * 3_600;
+
 /// What every kept seal is bound to that belongs to no environment.
 const MARK: &str = "mark";
 
@@ -104,10 +108,9 @@ pub struct Ceilings {
 }
 
 impl Default for Ceilings {
-    /// A week: longer is a mistake in the unit. The reaper gives up what lasts longer than eight days.
     fn default() -> Self {
-        const WEEK: u64 = 7 * 24 * 3_600;
-        Self { queue_secs: WEEK, image_secs: WEEK, setup_secs: WEEK, run_secs: WEEK }
+        let most = MAX_TIMEOUT_SECS;
+        Self { queue_secs: most, image_secs: most, setup_secs: most, run_secs: most }
     }
 }
 

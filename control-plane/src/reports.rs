@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// No wait between attempts is longer.
-const LONGEST_WAIT: Duration = Duration::from_mins(1);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// Records a report and wakes followers and dispatch. `worker` is who reports; `None` is the plane itself.
 pub async fn record(
@@ -30,7 +30,8 @@ pub async fn record(
     };
     let recorded = core.store.record(execution, worker, report, retry_at, now).await?;
     match &recorded {
-        Recorded::Applied { run_id, state } => {
+        Recorded::Applied { run_id, state, measured } => {
+            core.counters.measured(measured, *state == RunState::Queued);
             count(core, execution, report, *state).await?;
             core.wake.run(run_id);
             if !matches!(report, Report::Claimed { .. }) {

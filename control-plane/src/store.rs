@@ -9,6 +9,7 @@ mod connections;
 mod environments;
 mod events;
 mod executions;
+mod file;
 mod idempotency;
 mod ingest;
 mod leases;
@@ -17,10 +18,12 @@ mod listing;
 mod open;
 mod planes;
 mod reports;
+mod retention;
 mod runs;
 mod submissions;
 mod tokens;
 mod transitions;
+mod waits;
 
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction, error::DatabaseError};
 
@@ -37,8 +40,9 @@ pub use self::{
     ingest::Ingested,
     listing::{RunFilter, SortBy},
     open::MINIMUM_POSTGRES,
-    reports::{Recorded, Report},
+    reports::{Measured, Recorded, Report},
     lanes::{Calls, CancelCall},
+    retention::{Part, Place, Swept},
     runs::Run,
     submissions::{InsertRun, Inserted},
     tokens::{TokenKind, TokenRow},

@@ -6,15 +6,12 @@ use protocol::{
 };
 
 use super::error::ApiError;
-use crate::environments::{Ceilings, TimeoutWishes};
+use crate::environments::{Ceilings, MAX_TIMEOUT_SECS, TimeoutWishes};
 
 /// Longest name, title or label, in bytes.
 pub(crate) const MAX_LABEL_BYTES: usize = 200;
 
 const MAX_IMAGE_BYTES: usize = 512;
-
-/// A week: longer is a mistake in the unit. No ceiling of a plane is higher.
-pub(crate) const MAX_TIMEOUT_SECS: u64 = 7 * 24 * 3_600;
 
 const MAX_TAGS: usize = 16;
 const MAX_TAG_BYTES: usize = 64;

@@ -2,6 +2,7 @@
 //! that is over, or of another worker's, changes nothing.
 
 use protocol::{
+    event::Phase,
     failure::FailureReason,
     ids::{ExecutionId, RunId, WorkerId},
     run::{Fact, RunState},
@@ -52,11 +53,22 @@ pub enum Report {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recorded {
     /// The run changed, to this state.
-    Applied { run_id: RunId, state: RunState },
+    Applied { run_id: RunId, state: RunState, measured: Measured },
     /// It was known before, or is not true any more; nothing changed.
     Already,
     /// The execution is over or somebody else's: its worker must stop it.
     Superseded,
+}
+
+/// What is worth counting of a change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// Why the execution failed, or was not taken.
+    pub reason: Option<FailureReason>,
+    /// How long the run had waited, when it was taken.
+    pub waited_ms: Option<u64>,
+    /// From its first start to its end, when it ended.
+    pub ran_ms: Option<u64>,
 }
 
 impl Store {
@@ -115,19 +127,23 @@ impl Tx {
         if matches!(report, Report::Expired) && execution.lease_expires_at >= now {
             return Ok(Recorded::Already);
         }
+        let mut measured = Measured::default();
         if let Report::Claimed { lease_until } = report {
             if head.standing.state != RunState::Pending {
                 return Ok(Recorded::Already);
             }
             self.advance(&mut head, Fact::Claimed, &Change::default(), now).await?;
             self.mark_claimed(id, *lease_until, now).await?;
+            measured.waited_ms = head.phases.get(&Phase::Queued).copied();
         } else {
             let (fact, ending, mut change) = judge(report, &head, &execution);
             change.not_before = retry_at;
             self.advance(&mut head, fact, &change, now).await?;
             self.end_execution(id, ending, &change, now).await?;
+            measured.reason = change.reason;
+            measured.ran_ms = head.ran_ms();
         }
-        Ok(Recorded::Applied { run_id: head.id, state: head.standing.state })
+        Ok(Recorded::Applied { run_id: head.id, state: head.standing.state, measured })
     }
 }
 

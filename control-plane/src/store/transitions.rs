@@ -117,6 +117,11 @@ impl Head {
         }
     }
 
+    /// From its first start to its end, if it had both.
+    pub(crate) fn ran_ms(&self) -> Option<u64> {
+        u64::try_from(self.ended_at? - self.started_at?).ok()
+    }
+
     /// Whether the run goes back to the queue when its present execution fails for this reason.
     pub(crate) fn again(&self, reason: FailureReason) -> bool {
         self.attempt < self.max_attempts && self.retry.covers(reason)

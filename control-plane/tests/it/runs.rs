@@ -7,7 +7,7 @@ use control_plane::{
     core::Settings,
     reports,
     runs::{self, CancelError, NewRun},
-    store::{Claimant, Ending, Ingested, Recorded, Report},
+    store::{Claimant, Ending, Ingested, Measured, Recorded, Report},
 };
 use protocol::{
     event::{Event, EventSource, Phase},
@@ -52,7 +52,11 @@ async fn a_run_succeeds(db: Db) {
     assert_eq!((&run.run_id, run.attempt, run.prompt.as_str()), (&id, 1, "do it"));
     assert_eq!(state(&core, &id).await, RunState::Pending);
     let applied = report(&core, &run, claimed(&core)).await;
-    assert_eq!(applied, Recorded::Applied { run_id: id.clone(), state: RunState::Claimed });
+    let waited = Measured { waited_ms: Some(250), ..Measured::default() };
+    let state_after = RunState::Claimed;
+    let expected =
+        Recorded::Applied { run_id: id.clone(), state: state_after, measured: waited };
+    assert_eq!(applied, expected);
     assert_eq!(report(&core, &run, claimed(&core)).await, Recorded::Already);
     let events = [
         output("hi"),
