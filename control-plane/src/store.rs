@@ -12,8 +12,8 @@ mod executions;
 mod file;
 mod idempotency;
 mod ingest;
-mod leases;
 mod lanes;
+mod leases;
 mod listing;
 mod open;
 mod planes;
@@ -38,10 +38,10 @@ pub use self::{
     executions::{Ending, ExecutionRow},
     idempotency::Idempotency,
     ingest::Ingested,
+    lanes::{Calls, CancelCall},
     listing::{RunFilter, SortBy},
     open::MINIMUM_POSTGRES,
     reports::{Measured, Recorded, Report},
-    lanes::{Calls, CancelCall},
     retention::{Part, Place, Swept},
     runs::Run,
     submissions::{InsertRun, Inserted},

@@ -159,7 +159,7 @@ fn submitted(core: &Core, inserted: Inserted) -> Result<Submitted, SubmitError> 
             Ok(Submitted { run_id: id, state: RunState::Queued, at_capacity, repeated })
         }
         Inserted::KeyMismatch => Err(SubmitError::IdempotencyMismatch),
-        Inserted::QueueFull => Err(SubmitError::QueueFull(core.settings.max_queued)),
+        Inserted::QueueFull(most) => Err(SubmitError::QueueFull(most)),
     }
 }
 

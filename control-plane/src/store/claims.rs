@@ -22,9 +22,6 @@ use crate::plan::{self, Load, Plan, Slots};
 /// The most one transaction claims; dispatch comes again for more.
 const MAX_BATCH: usize = 256;
 
-/// The least that is looked at of each lane, so that many lanes do not mean many looks.
-const MIN_DEPTH: usize = 4;
-
 /// Statements over at most so many runs are kept prepared; each number of runs is another text.
 const MAX_KEPT: usize = 16;
 
@@ -148,7 +145,8 @@ impl Store {
             tx.roll_back().await?;
             return Ok(Claimed { rotation: claim.rotation.clone(), ..Claimed::default() });
         }
-        let depth = (2 * free / claim.rotation.seen.max(1)).clamp(MIN_DEPTH, MAX_BATCH).min(free);
+        // Twice what each lane's share would be; where one turns out to have more turns, there is another look.
+        let depth = (2 * free).div_ceil(claim.rotation.seen.max(1)).min(free).min(MAX_BATCH);
         let (seen, rotation, wrapped) = tx.look(claim.rotation, depth, claim.now).await?;
         let loads = owners(&seen, &loads, claim.max_running);
         let Plan { handovers, unfinished } = plan::plan(&seen.lanes, &loads, &slots, MAX_BATCH);

@@ -10,8 +10,13 @@ use protocol::{
 
 use super::{
     Ending, ExecutionRow, Store, StoreError, Tx, again,
+    claims::TOLD_HANDOVERS,
+    on_tx,
     transitions::{Change, Head},
 };
+
+/// A run that no worker takes is tried this often.
+const LONGEST_WAIT_MS: i64 = 60_000;
 
 /// What somebody saw of an execution.
 #[derive(Debug, Clone)]
@@ -138,12 +143,35 @@ impl Tx {
         } else {
             let (fact, ending, mut change) = judge(report, &head, &execution);
             change.not_before = retry_at;
+            if fact == Fact::Declined {
+                // Twice as long each time: what every worker declines is tried now and then only.
+                let wait = (retry_at - now).saturating_mul(1 << head.declines.clamp(0, 10));
+                change.not_before = now + wait.min(LONGEST_WAIT_MS.max(retry_at - now));
+            }
             self.advance(&mut head, fact, &change, now).await?;
             self.end_execution(id, ending, &change, now).await?;
+            if head.declines > TOLD_HANDOVERS {
+                self.forget_declined(&head.id, id).await?;
+            }
             measured.reason = change.reason;
             measured.ran_ms = head.ran_ms();
         }
         Ok(Recorded::Applied { run_id: head.id, state: head.standing.state, measured })
+    }
+}
+
+impl Tx {
+    /// Keeps the last declined execution of a run that is declined again and again; nobody ran the others.
+    async fn forget_declined(&mut self, run: &RunId, but: &ExecutionId) -> Result<(), StoreError> {
+        const SQL: &str = "delete from executions where run_id = $1 and ending = $2 and id <> $3";
+        on_tx!(self, |db| sqlx::query(SQL)
+            .bind(run.as_str())
+            .bind(Ending::Declined.as_str())
+            .bind(but.as_str())
+            .execute(db)
+            .await
+            .map(|_| ()))?;
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use protocol::{
 };
 use sqlx::error::DatabaseError;
 
-use super::{Idempotency, Store, StoreError, Tx, again, json, on_tx, transitions::Head};
+use super::{Idempotency, Store, StoreError, Tx, again, bounded, json, on_tx, transitions::Head};
 use crate::placement::Placement;
 
 /// A run about to be stored.
@@ -39,7 +39,7 @@ pub struct InsertRun {
     /// Its values, sealed for `environment_id`.
     pub env_sealed: Option<Vec<u8>>,
     pub idempotency: Option<Idempotency>,
-    /// Runs of this owner that may wait.
+    /// Runs of an owner without a limit of its own that may wait; 0 for no bound.
     pub max_queued: u32,
     /// Worker connections heard of since then count as capacity.
     pub seen_since: i64,
@@ -53,8 +53,8 @@ pub enum Inserted {
     Run { id: RunId, at_capacity: bool, repeated: bool },
     /// The key was used for another request.
     KeyMismatch,
-    /// As many as may wait do.
-    QueueFull,
+    /// As many as may wait do: so many.
+    QueueFull(u32),
 }
 
 impl Store {
@@ -64,19 +64,24 @@ impl Store {
     }
 
     async fn try_insert_run(&self, new: &InsertRun) -> Result<Inserted, StoreError> {
-        const WAITING: &str = "select count(*) from runs where owner = $1 and state = 'QUEUED'";
+        const WAITING: &str = "select
+             (select count(*) from runs where owner = $1 and state = 'QUEUED'),
+             (select max_queued from tenant_limits where owner = $1)";
         let mut tx = self.begin().await?;
         if let Some(key) = &new.idempotency
             && let Some(earlier) = tx.earlier(&new.owner, key).await?
         {
             return Ok(earlier);
         }
-        let waiting: i64 = on_tx!(&mut tx, |db| sqlx::query_scalar(WAITING)
+        let (waiting, own): (i64, Option<i64>) = on_tx!(&mut tx, |db| sqlx::query_as(WAITING)
             .bind(new.owner.as_str())
             .fetch_one(db)
             .await)?;
-        if waiting >= i64::from(new.max_queued) {
-            return Ok(Inserted::QueueFull);
+        let own = own.and_then(|own| u32::try_from(own).ok());
+        if let Some(most) = bounded(own.unwrap_or(new.max_queued))
+            && waiting >= i64::from(most)
+        {
+            return Ok(Inserted::QueueFull(most));
         }
         let at_capacity = tx.free_slots(new.seen_since).await? <= 0;
         match tx.insert_run_row(new, at_capacity).await {

@@ -1,5 +1,6 @@
-//! The only statement that writes `runs.state`. Its caller read the row in the same transaction; the new state
-//! comes from `Standing::apply`; the statement names the version that was read; and the change is an event.
+//! The statement that writes `runs.state`, but for the one of `claims` that hands over many runs at once. Its caller
+//! read the row in the same transaction; the new state comes from `Standing::apply`; the statement names the
+//! version that was read; and the change is an event.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +13,8 @@ use protocol::{
 };
 
 use super::{
-    InsertRun, StoreError, Tx, clean, from_json, json, on_tx, parse, runs::optional, signed,
-    unsigned,
+    InsertRun, StoreError, Tx, claims::TOLD_HANDOVERS, clean, from_json, json, on_tx, parse,
+    runs::optional, signed, unsigned,
 };
 
 /// What a transaction knows of a run it may change.
@@ -33,6 +34,8 @@ pub(crate) struct Head {
     queue_ms: Option<i64>,
     queue_until: Option<i64>,
     pub(crate) retry: RetryPolicy,
+    /// Hand-overs of the present wait that no worker took.
+    pub(crate) declines: i64,
     started_at: Option<i64>,
     ended_at: Option<i64>,
     pub(crate) last_seq: u64,
@@ -71,6 +74,7 @@ struct Row {
     queue_ms: Option<i64>,
     queue_until: Option<i64>,
     retry: String,
+    declines: i64,
     started_at: Option<i64>,
     ended_at: Option<i64>,
     last_seq: i64,
@@ -106,6 +110,7 @@ impl Head {
             queue_ms: run.queue_ms,
             queue_until: run.queue_ms.map(|ms| run.now.saturating_add(ms)),
             retry: run.retry.clone(),
+            declines: 0,
             started_at: None,
             ended_at: None,
             last_seq: 1,
@@ -134,7 +139,8 @@ impl Tx {
         macro_rules! select {
             () => {
                 "select owner, state, cancelling, version, attempt, max_attempts, execution_id,
-                        worker_id, queued_at, not_before, queue_ms, queue_until, retry, started_at,
+                        worker_id, queued_at, not_before, queue_ms, queue_until, retry, declines,
+                        started_at,
                         ended_at, last_seq, phases,
                         reason, message, exit_code, peak_memory_bytes
                  from runs where id = $1"
@@ -169,6 +175,7 @@ impl Tx {
             queue_ms: row.queue_ms,
             queue_until: row.queue_until,
             retry: policy(&row.retry)?,
+            declines: row.declines,
             started_at: row.started_at,
             ended_at: row.ended_at,
             last_seq: unsigned(row.last_seq, "run last_seq")?,
@@ -195,15 +202,15 @@ impl Tx {
              set state = $3, cancelling = $4, attempt = $5, execution_id = $6, worker_id = $7,
                  queued_at = $8, not_before = $9, started_at = $10, ended_at = $11, last_seq = $12,
                  phases = $13, reason = $14, message = $15, exit_code = $16,
-                 peak_memory_bytes = $17, updated_at = $18, queue_until = $19,
+                 peak_memory_bytes = $17, updated_at = $18, queue_until = $19, declines = $20,
                  version = version + 1
              where id = $1 and version = $2";
         let seen = head.version;
         let waited = head.follow(fact, change, now)?;
-        if waited.is_some() {
-            head.last_seq += 1;
+        let told = fact != Fact::Declined || head.declines <= TOLD_HANDOVERS;
+        if told {
+            head.last_seq += 1 + u64::from(waited.is_some());
         }
-        head.last_seq += 1;
         head.version += 1;
         let changed = on_tx!(self, |db| sqlx::query(SQL)
             .bind(head.id.as_str())
@@ -225,13 +232,14 @@ impl Tx {
             .bind(head.peak_memory_bytes.map(signed))
             .bind(now)
             .bind(head.queue_until)
+            .bind(head.declines)
             .execute(db)
             .await
             .map(|done| done.rows_affected()))?;
         if changed != 1 {
             return Err(StoreError::Conflict);
         }
-        self.record_state(head, waited, now).await
+        if told { self.record_state(head, waited, now).await } else { Ok(()) }
     }
 
     /// Appends the events of a change; the head's `last_seq` is already theirs.
@@ -289,6 +297,7 @@ impl Head {
                 }
             }
             RunState::Claimed | RunState::Inprogress => {
+                self.declines = 0;
                 if before == RunState::Pending {
                     let ms = u64::try_from(now - self.queued_at).unwrap_or_default();
                     self.phases.insert(Phase::Queued, ms);
@@ -304,7 +313,9 @@ impl Head {
                 self.not_before = change.not_before;
                 if fact == Fact::Declined {
                     self.attempt -= 1;
+                    self.declines += 1;
                 } else {
+                    self.declines = 0;
                     self.queued_at = now;
                     self.queue_until = self.queue_ms.map(|ms| now.saturating_add(ms));
                     self.tell(change);
