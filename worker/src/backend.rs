@@ -10,7 +10,7 @@ use std::sync::Arc;
 use protocol::{ids::ExecutionId, spec::RunSpec};
 
 pub(crate) use self::{
-    answer::{Attached, Ended, Failure, Journal},
+    answer::{Attached, Ended, Failure, Journal, Swept},
     docker::{Attach, connect},
 };
 use self::{direct::Direct, docker::Docker};
@@ -113,11 +113,18 @@ impl Backend {
         }
     }
 
-    /// Every execution that this worker has something of in the engine.
-    pub(crate) async fn leftovers(&self) -> anyhow::Result<Vec<ExecutionId>> {
+    /// Removes what this worker has in the engine of executions that are not live, and counts it.
+    ///
+    /// # Errors
+    /// The engine does not answer, or refuses; the next sweep tries again.
+    pub(crate) async fn sweep(
+        &self,
+        is_live: &(dyn Fn(&ExecutionId) -> bool + Sync),
+        swept: &mut Swept,
+    ) -> anyhow::Result<()> {
         match self {
-            Self::Docker(docker) => docker.leftovers().await,
-            Self::Direct(_) => Ok(Vec::new()),
+            Self::Docker(docker) => docker.sweep(is_live, swept).await,
+            Self::Direct(_) => Ok(()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What all executions of a worker share. It is made once, at the start, and decides nothing.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use protocol::{ids::WorkerId, spec::Endpoint};
 use service::{clock::Clock, lifecycle::Lifecycle};
@@ -15,6 +15,8 @@ pub(crate) struct Context {
     pub(crate) gate: Arc<Gate>,
     pub(crate) state_dir: PathBuf,
     pub(crate) grace_ms: u64,
+    /// Between two sweeps.
+    pub(crate) sweep_every: Duration,
     pub(crate) agent_endpoint: Option<Endpoint>,
     /// Held over a start: beyond 2 × cores only the latency grows.
     pub(crate) starts: Semaphore,

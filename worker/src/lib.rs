@@ -25,7 +25,7 @@ pub mod simulation;
 mod subnets;
 mod sync;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use service::{clock::Clock, lifecycle::Lifecycle};
@@ -62,6 +62,7 @@ pub async fn run(config: Config, clock: Clock, life: Lifecycle) -> anyhow::Resul
         gate,
         state_dir: config.state_dir.clone(),
         grace_ms: config.grace_ms,
+        sweep_every: Duration::from_millis(config.sweep_ms),
         agent_endpoint: config.providers.agent.endpoint()?,
         starts: Semaphore::new(config.parallel_starts()),
         clock,

@@ -11,7 +11,7 @@ use std::{
 use protocol::failure::FailureReason;
 
 use self::durations::Durations;
-use crate::report::Report;
+use crate::{backend::Swept, report::Report};
 
 #[derive(Default)]
 pub(crate) struct Metrics {
@@ -25,6 +25,8 @@ pub(crate) struct Metrics {
     dial_failed: AtomicU64,
     remote_close: AtomicU64,
     engine_lost: AtomicU64,
+    /// Containers, networks, volumes, folders.
+    swept: [AtomicU64; 4],
     succeeded_after: Durations,
     failed_after: Durations,
     cancelled_after: Durations,
@@ -58,6 +60,13 @@ impl Metrics {
 
     pub(crate) fn cleanup_failed(&self) {
         add(&self.cleanup_failed);
+    }
+
+    pub(crate) fn swept(&self, swept: &Swept) {
+        let counts = [swept.containers, swept.networks, swept.volumes, swept.folders];
+        for (counter, count) in self.swept.iter().zip(counts) {
+            counter.fetch_add(count, Relaxed);
+        }
     }
 
     /// The engine stopped to answer.
@@ -151,6 +160,10 @@ impl Metrics {
         let there = u64::from(gauges.engine_there);
         family("oz_worker_engine_connected", "gauge", &one(there));
         family("oz_worker_engine_lost_total", "counter", &one(of(&self.engine_lost)));
+        let kinds = ["container", "network", "volume", "folder"];
+        let swept = kinds.iter().zip(&self.swept);
+        let swept: Vec<_> = swept.map(|(kind, count)| (label("kind", kind), of(count))).collect();
+        family("oz_worker_swept_total", "counter", &swept);
         let escaped = gauges.worker_id.replace('\\', "\\\\").replace('"', "\\\"");
         let info = format!(
             "{{version=\"{}\",backend=\"{}\",worker_id=\"{escaped}\"}}",

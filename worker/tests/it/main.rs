@@ -12,3 +12,4 @@ mod remote;
 mod restart;
 mod rig;
 mod stop;
+mod sweep;

@@ -22,7 +22,7 @@ const CAPABILITIES: [&str; 7] =
     ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETPCAP", "SETUID"];
 
 /// Folder of the socket inside the container.
-const SOCKET_FOLDER: &str = "/run/ozma";
+pub(super) const SOCKET_FOLDER: &str = "/run/ozma";
 
 fn sidecar_mount(volume: &str) -> Mount {
     Mount {
@@ -51,6 +51,20 @@ fn socket_mount(home: &Home) -> Mount {
 }
 
 impl Docker {
+    /// A volume that the image asks for, as the engine would make it by itself, but with our labels: one that
+    /// outlives its container is known again.
+    pub(super) fn anonymous_volume(&self, spec: &RunSpec, path: String) -> Mount {
+        Mount {
+            typ: Some(MountType::VOLUME),
+            target: Some(path),
+            volume_options: Some(MountVolumeOptions {
+                labels: Some(self.labels(spec)),
+                ..MountVolumeOptions::default()
+            }),
+            ..Mount::default()
+        }
+    }
+
     pub(super) fn container(
         &self,
         spec: &RunSpec,

@@ -10,7 +10,7 @@ use protocol::{
     spec::{RunSpec, Shape},
 };
 
-use super::log_driver::LogDriver;
+use super::{log_driver::LogDriver, volume::Fillers};
 use crate::{
     backend::answer::Failure,
     config::{Config, PullPolicy},
@@ -38,7 +38,7 @@ pub(crate) struct Docker {
     /// Thousandths of a processor the engine has; it refuses a container that may use more.
     pub(super) cpu_millis: u32,
     /// One at a time looks after sidecar volumes.
-    pub(super) volumes: tokio::sync::Mutex<()>,
+    pub(super) volumes: tokio::sync::Mutex<Fillers>,
     pub(super) gate: Arc<Gate>,
 }
 
@@ -71,7 +71,7 @@ impl Docker {
                 .ncpu
                 .and_then(|cpus| u32::try_from(cpus).ok())
                 .map_or(u32::MAX, |cpus| cpus.saturating_mul(1_000)),
-            volumes: tokio::sync::Mutex::new(()),
+            volumes: tokio::sync::Mutex::default(),
             gate,
             client,
         })

@@ -4,10 +4,13 @@ use std::{collections::HashMap, time::Duration};
 
 use bollard::{models::CreateImageInfo, query_parameters::CreateImageOptionsBuilder};
 use futures_util::StreamExt;
-use protocol::{event::Event, failure::FailureReason};
+use protocol::{event::Event, failure::FailureReason, sidecar::SIDECAR_MOUNT};
 use tokio::time::Instant;
 
-use super::engine::{Docker, status};
+use super::{
+    container::SOCKET_FOLDER,
+    engine::{Docker, status},
+};
 use crate::{backend::answer::Failure, config::PullPolicy, held::Held};
 
 /// Between two progress events of one run.
@@ -50,6 +53,16 @@ impl Docker {
             Err(error) if status(&error) == Some(404) => Ok(None),
             Err(error) => Err(self.failure(reason, &format!("look for image {image}"), &error)),
         }
+    }
+
+    /// Where the image wants volumes, our own places left out.
+    pub(super) async fn image_volumes(&self, image: &str) -> Result<Vec<String>, Failure> {
+        let found = self.client.inspect_image(image).await.map_err(|error| {
+            self.failure(FailureReason::ContainerCreate, &format!("look at image {image}"), &error)
+        })?;
+        let volumes = found.config.and_then(|config| config.volumes).unwrap_or_default();
+        let is_ours = |path: &str| [SIDECAR_MOUNT, SOCKET_FOLDER].contains(&path);
+        Ok(volumes.into_iter().filter(|path| !is_ours(path.trim_end_matches('/'))).collect())
     }
 
     async fn pull(

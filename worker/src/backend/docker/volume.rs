@@ -4,14 +4,18 @@
 //! copies the image's files in then. That container's name is the lock between workers of one engine, and its
 //! presence says that the copy may not be complete.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use anyhow::Context;
 use bollard::{
     models::{ContainerCreateBody, HostConfig, Mount, MountType, MountVolumeOptions},
     query_parameters::{
         ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder,
-        ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+        ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder,
+        RemoveVolumeOptions,
     },
 };
 use protocol::{
@@ -32,6 +36,9 @@ const LABEL: &str = "ozma.sidecar";
 
 /// What their names begin with.
 const VOLUMES: &str = "ozma-sidecar-";
+
+/// Containers that fill volumes, by when each was first seen by whoever tidies up.
+pub(super) type Fillers = HashMap<String, Instant>;
 
 enum Standing {
     Filled,
@@ -68,7 +75,8 @@ impl Docker {
     /// Removes the volumes of earlier images that had our sidecar image's name, unless a container uses them.
     /// Those of other names are other workers'.
     pub(in crate::backend) async fn remove_old_volumes(&self) -> anyhow::Result<()> {
-        let _one_at_a_time = self.volumes.lock().await;
+        let mut seen = self.volumes.lock().await;
+        self.remove_old_fillers(&mut seen).await?;
         let present = self.image_id(&self.sidecar_image, FailureReason::SidecarPrep).await?;
         // Without the image nobody knows which volume is old.
         let Some(present) = present.map(|id| volume_of(&id)) else { return Ok(()) };
@@ -94,6 +102,24 @@ impl Docker {
         Ok(())
     }
 
+    /// Removes what a crash left of a fill: a volume it names would never be unused.
+    async fn remove_old_fillers(&self, seen: &mut Fillers) -> anyhow::Result<()> {
+        let label = format!("{LABEL}={}", self.sidecar_image);
+        let filters = HashMap::from([("label".to_owned(), vec![label])]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let found = self.client.list_containers(Some(options)).await;
+        let found = found.context("list what fills the sidecar's volumes")?;
+        let found: HashSet<String> = found.into_iter().filter_map(|found| found.id).collect();
+        seen.retain(|id, _| found.contains(id));
+        for id in found {
+            let since = *seen.entry(id.clone()).or_insert_with(Instant::now);
+            if since.elapsed() > FILL_WITHIN {
+                self.remove_filler(&id).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn standing(&self, volume: &str) -> Result<Standing, Failure> {
         match self.client.inspect_volume(volume).await {
             Ok(found) if found.labels.contains_key(LABEL) => Ok(Standing::Filled),
@@ -112,7 +138,7 @@ impl Docker {
         }
     }
 
-    async fn remove_volume(&self, volume: &str) -> Result<(), bollard::errors::Error> {
+    pub(super) async fn remove_volume(&self, volume: &str) -> Result<(), bollard::errors::Error> {
         match self.client.remove_volume(volume, None::<RemoveVolumeOptions>).await {
             Err(error) if status(&error) == Some(404) => Ok(()),
             done => done,
