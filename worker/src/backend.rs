@@ -3,7 +3,7 @@
 
 mod answer;
 mod direct;
-mod docker;
+pub(crate) mod docker;
 
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ mod ended;
 mod engine;
 mod health;
 mod image;
-mod journal;
+pub(crate) mod journal;
 mod log_driver;
 mod network;
 mod sweep;
