@@ -7,6 +7,9 @@ pub mod config;
 mod context;
 mod execution;
 mod executions;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod held;
 mod home;
