@@ -5,7 +5,7 @@ use std::{path::PathBuf, str::FromStr};
 use anyhow::Context;
 use sqlx::sqlite::SqliteConnectOptions;
 
-use super::Store;
+use super::{Db, Store};
 
 impl Store {
     /// The file of a `sqlite:` address; `None` for another database, and for one in memory.
@@ -25,6 +25,6 @@ impl Store {
 
     /// Whether this process is the only plane there can be.
     pub(crate) fn is_alone(&self) -> bool {
-        matches!(self, Self::Sqlite { .. })
+        matches!(self.db(), Db::Sqlite { .. })
     }
 }
