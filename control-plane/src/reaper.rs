@@ -6,7 +6,6 @@ use std::{sync::Arc, time::Duration};
 
 use protocol::link::{ReportAck, ToWorker};
 use service::{clock::Moment, lifecycle::Lifecycle};
-use tokio::time::Instant;
 
 use crate::{
     core::{Core, millis},
@@ -26,22 +25,10 @@ pub async fn run(core: Arc<Core>, life: Lifecycle) {
     if let Err(error) = core.store.forget_connections_of_the_past().await {
         tracing::debug!(error = %error, "connections of an earlier life stay until they are swept");
     }
-    let mut last = Instant::now();
     let mut watch = Watch::new(&core);
     loop {
-        // While this process stood still, no heartbeat could be taken.
-        if last.elapsed() > core.settings.lease / 2 {
-            core.expect_silence();
-        }
-        last = Instant::now();
-        let passed = match watch.look(&core).await {
-            Ok(()) => pass(&core).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = passed {
+        if let Err(error) = round(&core, &mut watch).await {
             tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "reaping failed");
-            // Nor while the database was away.
-            core.expect_silence();
         }
         tokio::select! {
             () = life.draining().cancelled() => return,
@@ -49,6 +36,19 @@ pub async fn run(core: Arc<Core>, life: Lifecycle) {
             () = tokio::time::sleep(core.settings.poll) => {}
         }
     }
+}
+
+/// A pass, once it is known that the silence of workers says something.
+pub async fn round(core: &Core, watch: &mut Watch) -> Result<(), StoreError> {
+    let passed = match watch.look(core).await {
+        Ok(()) => pass(core).await,
+        Err(error) => Err(error),
+    };
+    if passed.is_err() {
+        // While the database was away, no heartbeat could be taken.
+        core.expect_silence();
+    }
+    passed
 }
 
 /// Compares the time of day with the time that passed. A clock that was set proves nothing about workers: ahead,
@@ -72,6 +72,10 @@ impl Watch {
     /// The database is away; the next look tries again.
     pub async fn look(&mut self, core: &Core) -> Result<(), StoreError> {
         let jump = core.clock.jump_since(self.seen);
+        if core.clock.passed_since(self.seen) > core.settings.lease / 2 {
+            // Nor while this process stood still.
+            core.expect_silence();
+        }
         self.seen = core.clock.moment();
         if jump.abs() > millis(core.settings.lease) / 2 {
             core.counters.clock_jumps.add(1);

@@ -131,6 +131,11 @@ impl Peer {
         &self.connection
     }
 
+    /// It was replaced, or is too slow: whoever carries its frames is to close it.
+    pub fn is_closing(&self) -> bool {
+        self.connection.closing.is_cancelled()
+    }
+
     /// Nothing more is handed to it; what it still says is heard.
     pub fn leave(&self) {
         self.core.workers.remove(&self.connection.id);
