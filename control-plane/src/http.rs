@@ -12,6 +12,8 @@ mod error;
 mod events;
 mod extract;
 mod forms;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod openapi;
 mod params;
 mod plane;

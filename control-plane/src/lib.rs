@@ -30,4 +30,7 @@ mod streams;
 pub mod wake;
 
 pub use app::Plane;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use self::http::fuzzing;
 pub use config::{Config, ConfigError, Tenancy};

@@ -1,6 +1,6 @@
 //! The use cases of a run: submit, read, list, ask to stop, fetch what it left. States are not decided here.
 
-mod cursor;
+pub(crate) mod cursor;
 mod submit;
 
 use std::collections::BTreeMap;

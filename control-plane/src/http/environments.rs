@@ -1,6 +1,6 @@
 //! Environments: create, list, get, replace, delete; and the SDKs' read-only list.
 
-mod check;
+pub(super) mod check;
 mod repos;
 mod view;
 

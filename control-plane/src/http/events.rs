@@ -93,7 +93,7 @@ pub(super) async fn run_events(
 }
 
 /// Where to begin: the header a browser sends when it dials again, else the parameters.
-fn after(headers: &HeaderMap, params: &mut Params) -> Result<u64, ApiError> {
+pub(super) fn after(headers: &HeaderMap, params: &mut Params) -> Result<u64, ApiError> {
     let cursor = params.take("cursor");
     let after = params.read::<u64>("after")?;
     let header = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
@@ -110,7 +110,7 @@ fn wants_stream(headers: &HeaderMap) -> bool {
     accept.filter_map(|value| value.to_str().ok()).any(|value| value.contains("text/event-stream"))
 }
 
-fn lines(
+pub(super) fn lines(
     batches: impl Stream<Item = Result<Vec<RunEvent>, StoreError>> + Send,
 ) -> impl Stream<Item = Result<Event, Infallible>> + Send {
     batches.flat_map(|batch| {

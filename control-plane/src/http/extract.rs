@@ -31,7 +31,7 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Body<T> {
 }
 
 /// Reads a body whatever its content type says: the SDKs do not always say one.
-fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<Body<T>, ApiError> {
+pub(super) fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<Body<T>, ApiError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
         ApiError::invalid("body", format!("must be UTF-8; it is not at byte {at}"))

@@ -6,11 +6,11 @@ use protocol::ids::RunId;
 use super::ListError;
 use crate::store::{Mark, SortBy};
 
-pub(super) fn write(mark: &Mark) -> String {
+pub(crate) fn write(mark: &Mark) -> String {
     URL_SAFE_NO_PAD.encode(format!("{}\n{}", mark.id, mark.value))
 }
 
-pub(super) fn read(cursor: &str, sort_by: SortBy) -> Result<Mark, ListError> {
+pub(crate) fn read(cursor: &str, sort_by: SortBy) -> Result<Mark, ListError> {
     let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| ListError::BadCursor)?;
     let text = String::from_utf8(bytes).map_err(|_| ListError::BadCursor)?;
     let (id, value) = text.split_once('\n').ok_or(ListError::BadCursor)?;

@@ -30,7 +30,7 @@ const MAX_VCPUS: f64 = 256.0;
 const MAX_MEMORY_GB: f64 = 4_096.0;
 const GB: f64 = 1_073_741_824.0;
 
-pub(super) fn environment(
+pub(in crate::http) fn environment(
     body: EnvironmentBody,
     ceilings: Ceilings,
 ) -> Result<NewEnvironment, ApiError> {

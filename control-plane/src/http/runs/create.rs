@@ -1,6 +1,6 @@
 //! Creating a run: both paths of the Oz API, one meaning.
 
-mod check;
+pub(in crate::http) mod check;
 
 use axum::{extract::State, http::HeaderMap};
 use protocol::{

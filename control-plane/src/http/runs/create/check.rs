@@ -42,7 +42,7 @@ const PROVIDERS: [ProviderKind; 6] = [
     ProviderKind::Gemini,
 ];
 
-pub(super) fn run(
+pub(in crate::http) fn run(
     body: CreateRun,
     headers: &HeaderMap,
     ceilings: Ceilings,
@@ -101,7 +101,7 @@ pub(super) fn run(
 }
 
 /// What was sent in its right form and changes nothing.
-pub(super) fn without_effect(body: &CreateRun) -> Vec<String> {
+pub(in crate::http) fn without_effect(body: &CreateRun) -> Vec<String> {
     let config = body.config.as_ref();
     let harness = config.and_then(|config| config.harness.as_ref());
     [
