@@ -15,6 +15,7 @@ pub(crate) use self::{
 };
 use self::{direct::Direct, docker::Docker};
 use crate::{
+    boot::Moment,
     config::{self, Config},
     gate::Gate,
     held::Held,
@@ -172,6 +173,7 @@ impl Record {
             tenant_id: spec.tenant_id.clone(),
             run_secs: spec.timeouts.run_secs,
             started_ms: now_ms,
+            started: Some(Moment::now()),
             memory_bytes: backend.memory_bytes(spec),
             stdio: backend.over_stdio(),
         }

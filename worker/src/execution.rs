@@ -24,6 +24,7 @@ use crate::{
     context::Context,
     held::{Held, Stop},
     home::{Home, Record},
+    output::Notes,
     report::Report,
     sidecar_link::SidecarLink,
 };
@@ -44,6 +45,7 @@ pub(crate) async fn run(context: &Context, held: Arc<Held>, spec: RunSpec) {
 /// Takes up what an earlier life of the worker began.
 pub(crate) async fn adopt(context: &Context, held: Arc<Held>, record: Record) {
     let home = Home::at(&context.state_dir, &held.execution_id);
+    recall(&held, &home);
     let (_link, end) = tokio::select! {
         biased; // a verdict to stop says more than one to go on
         stop = held.stopped(None) => match stop {
@@ -65,12 +67,24 @@ pub(crate) async fn adopt(context: &Context, held: Arc<Held>, record: Record) {
             }
         }
     };
+    // Of what had not come to a container.
+    held.container_ended(false);
     finish(context, &held, &home, end).await;
 }
 
 fn lost(error: &anyhow::Error) -> End {
     let message = format!("the worker could not take the run up again: {error:#}");
     End::Report(Report::failed(FailureReason::WorkerLost, message))
+}
+
+/// What is said from now on is noted for the next life, and what an earlier one noted is said.
+fn recall(held: &Held, home: &Home) {
+    match Notes::open(&home.said()) {
+        Ok((notes, lines)) => held.recall(notes, lines),
+        Err(error) => {
+            tracing::warn!(execution.id = %held.execution_id, error = %error, "the worker's events of {} are not noted; a restart now would lose them", held.execution_id);
+        }
+    }
 }
 
 /// Up to a started container.
@@ -87,6 +101,8 @@ async fn begin<'a>(
     home.create(&record, context.backend.home_mode()).map_err(|error| {
         Failure::new(FailureReason::WorkspaceSetup, format!("could not begin: {error:#}"))
     })?;
+
+    recall(held, home);
 
     let image = held.phase_begins(Phase::Image);
     let within = Duration::from_secs(spec.timeouts.image_secs);
@@ -106,7 +122,7 @@ async fn begin<'a>(
     prepared?;
 
     // The run's time does not count the image's.
-    record.started_ms = context.clock.now_ms();
+    record.starts(context.clock.now_ms());
     home.save(&record).map_err(|error| {
         Failure::new(FailureReason::WorkspaceSetup, format!("could not begin: {error:#}"))
     })?;

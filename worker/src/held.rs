@@ -1,19 +1,23 @@
 //! One execution as the rest of the worker sees it: what it has to say, and what it is told.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex};
 
 use protocol::{
-    event::{Event, Phase},
+    event::{Event, EventLine, Phase},
     ids::{ExecutionId, RunId},
 };
 use service::clock::Clock;
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Duration, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::{output::Outbox, phase::PhaseTimer, sync::lock};
+use crate::{
+    output::{Notes, Outbox},
+    phase::PhaseTimer,
+    sync::lock,
+};
 
 /// Why an execution is to stop before its end, in order: a later one takes the place of an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +30,14 @@ pub enum Stop {
     Superseded,
 }
 
+/// When an execution was begun, by a clock that nobody sets.
+fn begun(earlier_ms: Option<i64>, clock: &Clock) -> Instant {
+    let ago = earlier_ms.map_or(0, |earlier| clock.now_ms().saturating_sub(earlier));
+    let ago = Duration::from_millis(u64::try_from(ago).unwrap_or(0));
+    let now = Instant::now();
+    now.checked_sub(ago).unwrap_or(now)
+}
+
 pub(crate) struct Held {
     pub(crate) run_id: RunId,
     pub(crate) execution_id: ExecutionId,
@@ -35,9 +47,9 @@ pub(crate) struct Held {
     stop: watch::Sender<Option<Stop>>,
     /// The plane said, in this life of the worker, that it goes on.
     confirmed: CancellationToken,
-    begun_ms: i64,
+    begun: Instant,
     clock: Clock,
-    /// Runs until the sidecar's first word.
+    /// Runs until the sidecar's first word. Of an earlier life's execution it may be the image's.
     container: Mutex<Option<PhaseTimer>>,
 }
 
@@ -61,7 +73,7 @@ impl Held {
             report_acked: CancellationToken::new(),
             stop: watch::Sender::new(None),
             confirmed,
-            begun_ms: begun_earlier_ms.unwrap_or_else(|| clock.now_ms()),
+            begun: begun(begun_earlier_ms, &clock),
             clock,
             container: Mutex::default(),
         }
@@ -73,8 +85,7 @@ impl Held {
 
     /// How long it is held by now, earlier lives of the worker included.
     pub(crate) fn lasted(&self) -> Duration {
-        let passed = self.clock.now_ms().saturating_sub(self.begun_ms);
-        Duration::from_millis(u64::try_from(passed).unwrap_or(0))
+        self.begun.elapsed()
     }
 
     /// One of the worker's own phases begins.
@@ -91,6 +102,25 @@ impl Held {
     pub(crate) fn container_begins(&self) {
         let timer = self.phase_begins(Phase::Container);
         *lock(&self.container) = Some(timer);
+    }
+
+    /// Goes on with what an earlier life of the worker said: its events, and the phase it was in.
+    pub(crate) fn recall(&self, notes: Notes, lines: Vec<EventLine>) {
+        let mut open = None;
+        for line in &lines {
+            match line.event() {
+                Some(Event::PhaseStarted { phase }) => open = Some((phase, line.at_ms)),
+                Some(Event::PhaseFinished { .. }) => open = None,
+                _ => {}
+            }
+        }
+        self.outbox.recall(notes, lines);
+        *lock(&self.container) = open.map(|(phase, at_ms)| {
+            // For people: what a clock that was set meanwhile makes of it is bounded, and decides nothing.
+            let ago = self.clock.now_ms().saturating_sub(at_ms);
+            let ago = Duration::from_millis(u64::try_from(ago).unwrap_or(0));
+            PhaseTimer::begun(phase, ago.min(self.lasted()))
+        });
     }
 
     /// It ends, unless it has ended already. Whoever hears the sidecar's hello says so, and not whoever watches

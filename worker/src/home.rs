@@ -5,6 +5,7 @@ use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -14,6 +15,8 @@ use protocol::{
     secret::Secret,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::boot::Moment;
 
 /// Bytes of a sidecar's key, before hex.
 const KEY_BYTES: usize = 32;
@@ -43,12 +46,36 @@ pub(crate) struct Record {
     /// The run's time, in seconds from `started_ms`.
     pub(crate) run_secs: u64,
     /// When its sidecar was about to start; before that, when the execution was taken.
+    /// For people.
     pub(crate) started_ms: i64,
+    /// The same, for time-outs; absent in what an older worker wrote.
+    #[serde(default)]
+    pub(crate) started: Option<Moment>,
     /// Limit of memory, in bytes.
     pub(crate) memory_bytes: Option<u64>,
     /// Its sidecar is reached through the engine, whatever the settings say by now.
     #[serde(default)]
     pub(crate) stdio: bool,
+}
+
+impl Record {
+    /// The run's time begins now.
+    pub(crate) fn starts(&mut self, now_ms: i64) {
+        self.started_ms = now_ms;
+        self.started = Some(Moment::now());
+    }
+
+    /// How long its sidecar has run, over restarts of the worker and whatever the time of day was set to. Nothing
+    /// survives a restart of the machine: then its time counts anew, for want of anything to stop.
+    pub(crate) fn passed(&self) -> Duration {
+        self.started.as_ref().and_then(Moment::elapsed).unwrap_or_default()
+    }
+
+    /// When it was begun, by the clock as it is set now.
+    pub(crate) fn begun_ms(&self, now_ms: i64) -> i64 {
+        let passed = i64::try_from(self.passed().as_millis()).unwrap_or(i64::MAX);
+        now_ms.saturating_sub(passed)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -86,6 +113,11 @@ impl Home {
 
     pub(crate) fn record(&self) -> anyhow::Result<Record> {
         self.read_json("execution.json")?.context("execution.json is missing")
+    }
+
+    /// Where the worker's own events are noted.
+    pub(crate) fn said(&self) -> PathBuf {
+        self.path.join("said.jsonl")
     }
 
     pub(crate) fn key(&self) -> anyhow::Result<Secret> {
@@ -224,6 +256,7 @@ impl Record {
             tenant_id: "t".parse().unwrap(),
             run_secs: 1,
             started_ms: 2,
+            started: None,
             memory_bytes: None,
             stdio: false,
         }

@@ -3,6 +3,7 @@
 
 mod address;
 mod backend;
+mod boot;
 pub mod config;
 mod context;
 mod execution;

@@ -2,6 +2,7 @@
 //! until the plane has acknowledged it, and sent again after a lost link. It never looks into an event.
 
 mod lane;
+mod notes;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -17,6 +18,7 @@ use tokio::{
 
 use self::lane::Lane;
 pub use self::lane::Pushed;
+pub(crate) use self::notes::Notes;
 use crate::sync::lock;
 
 /// How long the plane may take to acknowledge before everything outstanding is sent again.
@@ -40,6 +42,8 @@ pub(crate) struct Outbox {
 struct Inner {
     worker: Lane,
     sidecar: Lane,
+    /// Where the worker's own events are noted, for its next life.
+    notes: Option<Notes>,
     claim: Option<WorkerId>,
     report: Option<FromWorker>,
     report_sent: bool,
@@ -52,6 +56,7 @@ impl Outbox {
         let inner = Inner {
             worker: Lane::default(),
             sidecar: Lane::default(),
+            notes: None,
             claim: None,
             report: None,
             report_sent: false,
@@ -81,13 +86,29 @@ impl Outbox {
     pub(crate) fn say(&self, at_ms: i64, event: &Event) {
         {
             let mut inner = self.lock();
-            if matches!(event, Event::ImageProgress { .. })
-                && inner.worker.len() >= MAX_WORKER_EVENTS
-            {
+            let is_enough = inner.worker.len() >= MAX_WORKER_EVENTS
+                || inner.notes.as_ref().is_some_and(Notes::is_half_full);
+            if is_enough && matches!(event, Event::ImageProgress { .. }) {
                 return;
             }
-            let seq = inner.worker.received() + 1;
-            inner.worker.push(EventLine::new(seq, at_ms, event));
+            let line = EventLine::new(inner.worker.received() + 1, at_ms, event);
+            if let Some(notes) = &mut inner.notes {
+                notes.note(&line);
+            }
+            inner.worker.push(line);
+        }
+        self.wake.notify_one();
+    }
+
+    /// Notes the worker's own events in `notes` from now on, and queues what an earlier life noted there: the
+    /// plane's word on what it holds may come before or after.
+    pub(crate) fn recall(&self, notes: Notes, lines: Vec<EventLine>) {
+        {
+            let mut inner = self.lock();
+            for line in lines {
+                inner.worker.push(line);
+            }
+            inner.notes = Some(notes);
         }
         self.wake.notify_one();
     }
@@ -274,6 +295,41 @@ mod tests {
         outbox.resume(&verdict, &"w".parse().unwrap(), now);
         assert_eq!(kinds(&outbox, now), ["sidecar [3]", "task_completed"]);
         assert_eq!(*outbox.sidecar_acked().borrow(), 2);
+    }
+
+    #[test]
+    fn what_an_earlier_life_noted_goes_out_and_is_numbered_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("said.jsonl");
+        let verdict = |worker_seq| Verdict {
+            execution_id: "exe".parse().unwrap(),
+            keep: true,
+            worker_seq,
+            sidecar_seq: 1,
+        };
+        let recalled = || {
+            let (outbox, (notes, lines)) = (outbox(), Notes::open(&path).unwrap());
+            outbox.recall(notes, lines);
+            outbox
+        };
+        let (now, worker) = (Instant::now(), "w".parse().unwrap());
+        let first = recalled();
+        for phase in [Phase::Image, Phase::Container, Phase::Clone] {
+            first.say(0, &Event::PhaseStarted { phase });
+        }
+
+        let second = recalled();
+        second.resume(&verdict(1), &worker, now);
+        second.say(0, &Event::PhaseStarted { phase: Phase::Setup });
+        assert_eq!(kinds(&second, now), ["worker [2, 3, 4]"]);
+
+        // The plane may know more than was noted, and may say so first.
+        let third = outbox();
+        third.resume(&verdict(6), &worker, now);
+        let (notes, lines) = Notes::open(&path).unwrap();
+        third.recall(notes, lines);
+        third.say(0, &Event::PhaseStarted { phase: Phase::Provider });
+        assert_eq!(kinds(&third, now), ["worker [7]"]);
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! When one of the worker's own phases began, and the event that says how it ended.
 
 use protocol::event::{Event, Phase};
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 /// A phase that is going on.
 pub(crate) struct PhaseTimer {
@@ -12,6 +12,12 @@ pub(crate) struct PhaseTimer {
 impl PhaseTimer {
     pub(crate) fn start(phase: Phase) -> Self {
         Self { phase, since: Instant::now() }
+    }
+
+    /// One that began earlier, in another life of the worker.
+    pub(crate) fn begun(phase: Phase, ago: Duration) -> Self {
+        let now = Instant::now();
+        Self { phase, since: now.checked_sub(ago).unwrap_or(now) }
     }
 
     pub(crate) fn finished(self, ok: bool) -> Event {

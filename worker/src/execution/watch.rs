@@ -52,9 +52,7 @@ impl<'a> Watch<'a> {
         record: &Record,
     ) -> Self {
         let grace = Duration::from_millis(context.grace_ms);
-        let passed = context.clock.now_ms().saturating_sub(record.started_ms);
-        let passed = Duration::from_millis(u64::try_from(passed).unwrap_or(0));
-        let time = Duration::from_secs(record.run_secs).saturating_sub(passed);
+        let time = Duration::from_secs(record.run_secs).saturating_sub(record.passed());
         let known = Known { memory_bytes: record.memory_bytes, ..Known::default() };
         Self {
             known,

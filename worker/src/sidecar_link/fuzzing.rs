@@ -46,6 +46,7 @@ pub(crate) fn hear(state_dir: &std::path::Path, way: u8, bytes: &[u8]) -> anyhow
         run_secs: 1,
         started_ms: 0,
         memory_bytes: None,
+        started: None,
         stdio: false,
     };
     let home = Home::at(state_dir, &record.execution_id);

@@ -37,6 +37,8 @@ const HEARTBEAT_MS: u64 = 200;
 
 #[derive(Default)]
 pub(crate) struct Seen {
+    /// Connections that are read to this moment.
+    pub(crate) connected: usize,
     pub(crate) dials: usize,
     pub(crate) hellos: Vec<Hello>,
     pub(crate) claimed: Vec<ExecutionId>,
@@ -142,6 +144,7 @@ impl Plane {
     pub(crate) fn forget(&self, spec: &RunSpec) {
         let mut seen = self.seen();
         seen.events.retain(|(id, _), _| *id != spec.execution_id);
+        seen.arrived.retain(|(id, _)| *id != spec.execution_id);
         seen.reports.remove(&spec.execution_id);
     }
 
@@ -216,6 +219,8 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     };
     let Ok(socket) = tokio_tungstenite::accept_hdr_async(stream, check).await else { return };
     let (mut writer, mut reader) = socket.split();
+    shared.seen.lock().unwrap().connected += 1;
+    let _counted = Counted(Arc::clone(&shared));
     let mut withheld = shared.withheld.subscribe();
     withheld.mark_changed();
     loop {
@@ -238,6 +243,17 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
             if writer.send(Message::text(answer)).await.is_err() {
                 return;
             }
+        }
+    }
+}
+
+/// One connection, until everything that came over it was read.
+struct Counted(Arc<Shared>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Ok(mut seen) = self.0.seen.lock() {
+            seen.connected -= 1;
         }
     }
 }

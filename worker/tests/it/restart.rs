@@ -1,7 +1,8 @@
 //! A worker that is killed at any moment and comes back: nothing is lost, nothing is doubled.
 
-use protocol::{failure::FailureReason, link::FromWorker};
-use test_support::{image::docker, wait::eventually};
+use protocol::{event::Event, failure::FailureReason, link::FromWorker, spec::RunSpec};
+use service::clock::Clock;
+use test_support::{image::docker, silence::Silence, wait::eventually};
 
 use crate::{
     plane::Withheld,
@@ -37,6 +38,94 @@ async fn a_killed_worker_takes_its_runs_up_again() {
     assert_eq!(rig.plane.seen().hellos[2].executions.len(), 1);
     assert_eq!(rig.plane.seen().claimed.len(), 1);
     rig.finish().await;
+}
+
+/// Kinds of a run's events in the order in which a watcher sees them, but for the output's.
+fn told(rig: &Rig, spec: &RunSpec) -> Vec<String> {
+    let is_output = |event: &Event| matches!(event, Event::Output { .. });
+    let events = rig.plane.arrived(spec).into_iter().filter(|event| !is_output(event));
+    let plain = |event| match event {
+        Event::PhaseFinished { phase, ok, .. } => format!("{phase:?} finished {ok}"),
+        Event::Exit(exit) => format!("exit {:?}", exit.exit_code),
+        other => format!("{other:?}"),
+    };
+    events.map(plain).collect()
+}
+
+#[tokio::test]
+async fn what_a_worker_said_itself_outlives_it() {
+    let mut rig = Rig::docker().await;
+    let undisturbed = command(&counting());
+    rig.plane.assign(&undisturbed);
+    rig.plane.report(&undisturbed).await;
+
+    // Nothing that is said is acknowledged, so all of it is to come again from each life.
+    rig.plane.withhold(Withheld { acks: true, ..Withheld::default() });
+    let spec = command(&counting());
+    rig.plane.assign(&spec);
+    for line in ["n 3", "n 12", "n 30"] {
+        rig.plane.output_line(&spec, line).await;
+        rig.kill();
+        let gone = || rig.plane.seen().connected == 0;
+        eventually("the connection's end", || async { gone().then_some(()) }).await;
+        rig.plane.forget(&spec);
+        rig.start().await;
+    }
+    rig.plane.withhold(Withheld::default());
+    rig.plane.report(&spec).await;
+    assert_counted(&rig.plane.output(&spec));
+    assert_eq!(told(&rig, &spec), told(&rig, &undisturbed));
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_phase_that_a_worker_died_in_is_ended_by_its_next_life() {
+    let mut rig = Rig::docker().await;
+    let registry = Silence::start_on("127.0.0.1:0").await;
+    let mut spec = command("true");
+    spec.image = format!("{}/never:1", registry.addr());
+    rig.plane.assign(&spec);
+    eventually("the pull", || async { (registry.accepted() > 0).then_some(()) }).await;
+    rig.kill();
+    rig.start().await;
+    let report = rig.plane.report(&spec).await;
+    let FromWorker::TaskFailed(failed) = report else { panic!("{report:?}") };
+    assert_eq!(failed.failure_reason, Some(FailureReason::WorkerLost));
+    assert_eq!(told(&rig, &spec), ["PhaseStarted { phase: Image }", "Image finished false"]);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_ends_no_run_and_keeps_none_alive() {
+    const DAY_MS: i64 = 86_400_000;
+    for (run_secs, days, reason) in
+        [(600, 1, None), (600, -1, None), (3, -1, Some(FailureReason::TaskTimeout))]
+    {
+        let mut rig = Rig::new().await;
+        let now_ms = Clock::system().now_ms();
+        rig.clock = Clock::by_hand(now_ms);
+        rig.config.grace_ms = 500;
+        rig.start().await;
+        let mut spec = command("echo up; while [ ! -e /tmp/go ]; do sleep 0.05; done");
+        spec.timeouts.run_secs = run_secs;
+        rig.plane.assign(&spec);
+        rig.plane.output_line(&spec, "up").await;
+        // Under a worker that runs, and between two of them.
+        rig.clock.jump(days * DAY_MS / 2);
+        rig.kill();
+        rig.clock = Clock::by_hand(now_ms + days * DAY_MS);
+        rig.start().await;
+        if reason.is_none() {
+            docker(&["exec", &container(&spec), "touch", "/tmp/go"], &[]);
+        }
+        let report = rig.plane.report(&spec).await;
+        let ended = match report {
+            FromWorker::TaskFailed(failed) => failed.failure_reason,
+            _ => None,
+        };
+        assert_eq!(ended, reason, "{days} days");
+        rig.finish().await;
+    }
 }
 
 #[tokio::test]

@@ -26,6 +26,8 @@ pub(crate) const SIDECAR_IMAGE: &str = "ozma-sidecar:latest";
 pub(crate) struct Rig {
     pub(crate) plane: Plane,
     pub(crate) config: Config,
+    /// The time of day as the next worker sees it.
+    pub(crate) clock: Clock,
     worker: Option<Worker>,
     state: TempDir,
 }
@@ -51,7 +53,7 @@ impl Rig {
             grace_ms: 2_000,
             ..Config::default()
         };
-        Self { plane, config, worker: None, state }
+        Self { plane, config, clock: Clock::system(), worker: None, state }
     }
 
     /// With a worker on containers, connected.
@@ -89,11 +91,11 @@ impl Rig {
             .build()
             .unwrap();
         let life = Lifecycle::new();
-        let (config, inner) = (self.config.clone(), life.clone());
+        let (config, clock, inner) = (self.config.clone(), self.clock.clone(), life.clone());
         let (sender, ended) = tokio::sync::watch::channel(None);
         let _inside = runtime.enter();
         life.spawn(async move {
-            let result = worker::run(config, Clock::system(), inner).await;
+            let result = worker::run(config, clock, inner).await;
             sender.send_replace(Some(result.map_err(|error| format!("{error:#}"))));
         });
         self.worker = Some(Worker { runtime, life, ended });
