@@ -11,6 +11,7 @@ mod failure;
 mod follow;
 mod interrupts;
 mod outcome;
+mod policies;
 mod render;
 mod stack;
 mod surroundings;

@@ -12,8 +12,9 @@ pub use self::submit::{MAX_DEPTH, NewRun, SubmitError, Submitted, submit};
 pub use crate::store::{Attempt, Idempotency, Run, RunFilter, SortBy, StoredArtifact};
 use crate::{
     core::Core,
+    environments::EnvironmentSpec,
     scope::Scope,
-    store::{Cancelled, StoreError},
+    store::{Cancelled, StoreError, from_json},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,12 @@ pub struct RunPage {
 
 pub async fn get(core: &Core, scope: &Scope, id: &RunId) -> Result<Run, StoreError> {
     core.store.run(scope, id).await
+}
+
+/// What the run keeps of its environment, every choice made.
+pub async fn spec(core: &Core, scope: &Scope, id: &RunId) -> Result<EnvironmentSpec, StoreError> {
+    let snapshot: Snapshot = from_json(&core.store.snapshot(scope, id).await?, "run snapshot")?;
+    Ok(snapshot.spec)
 }
 
 /// A page of the runs the caller may see.

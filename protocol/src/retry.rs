@@ -44,6 +44,21 @@ impl FailureClass {
         Self::Oom,
         Self::Timeout,
     ];
+
+    /// As in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WorkerLost => "worker_lost",
+            Self::ImagePull => "image_pull",
+            Self::Rejected => "rejected",
+            Self::Platform => "platform",
+            Self::Setup => "setup",
+            Self::Agent => "agent",
+            Self::Provider => "provider",
+            Self::Oom => "oom",
+            Self::Timeout => "timeout",
+        }
+    }
 }
 
 impl FailureReason {
@@ -104,7 +119,11 @@ impl RetryPolicy {
 
     /// Whether a failure for `reason` may be followed by another execution, should one be left.
     pub fn covers(&self, reason: FailureReason) -> bool {
-        let Some(class) = reason.class() else { return false };
+        reason.class().is_some_and(|class| self.includes(class))
+    }
+
+    /// Whether failures of this class may be.
+    pub fn includes(&self, class: FailureClass) -> bool {
         match &self.on {
             Some(on) => on.contains(&class),
             None => Self::DEFAULT_ON.contains(&class),
@@ -129,6 +148,13 @@ mod tests {
         for reason in FailureReason::ALL {
             let ours = reason.fault() == Fault::Platform;
             assert_eq!(RetryPolicy::default().covers(*reason), ours, "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_class_is_called_as_in_json() {
+        for class in FailureClass::ALL {
+            assert_eq!(serde_json::to_value(class).unwrap(), class.as_str());
         }
     }
 

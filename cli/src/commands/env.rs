@@ -16,6 +16,7 @@ use crate::{
     context,
     environments::{self, Ingredients},
     failure::Failure,
+    policies::Policies,
     surroundings::Surroundings,
     table::Table,
     term::{Style, Term},
@@ -60,7 +61,7 @@ struct CreateArgs {
     #[arg(long = "name", value_name = "NAME", hide = true)]
     named: Option<String>,
     /// A TOML or JSON file with the fields of the API's environment
-    #[arg(long, short, value_name = "FILE", conflicts_with_all = ["name", "named", "image", "repo", "command", "setup", "artifact", "var", "vcpus", "memory_gb", "timeout_secs", "no_network", "global"])]
+    #[arg(long, short, value_name = "FILE", conflicts_with_all = ["name", "named", "image", "repo", "command", "setup", "artifact", "var", "vcpus", "memory_gb", "timeout", "setup_timeout", "image_timeout", "queue_timeout", "retry", "retry_on", "tag", "no_network", "global"])]
     file: Option<PathBuf>,
     #[command(flatten)]
     ingredients: Ingredients,
@@ -74,9 +75,8 @@ struct CreateArgs {
     /// Memory
     #[arg(long, value_name = "GB")]
     memory_gb: Option<f64>,
-    /// Seconds a run may take
-    #[arg(long, value_name = "SECONDS")]
-    timeout_secs: Option<u64>,
+    #[command(flatten)]
+    policies: Policies,
     /// Without any network
     #[arg(long)]
     no_network: bool,
@@ -180,7 +180,22 @@ fn show(env: &EnvironmentView, term: &mut Term) -> Result<(), Failure> {
     if env.network == Network::None {
         facts.push(("network", "none".to_owned()));
     }
-    facts.extend(env.timeout_secs.map(|secs| ("timeout", format!("{secs} s"))));
+    for (name, secs) in [
+        ("timeout", env.timeout_secs),
+        ("set-up", env.setup_timeout_secs),
+        ("image", env.image_timeout_secs),
+        ("queue", env.queue_timeout_secs),
+    ] {
+        facts.extend(secs.map(|secs| (name, format!("at most {secs} s"))));
+    }
+    if let Some(retry) = &env.retry {
+        let attempts = retry.max_attempts.map(|n| format!("{n} attempts"));
+        let on = retry.on.as_ref().map(|on| on.iter().map(|class| class.as_str()).collect());
+        let on = on.map(|on: Vec<_>| format!("after {}", on.join(", ")));
+        let text = attempts.into_iter().chain(on).collect::<Vec<_>>().join(" ");
+        facts.push(("retry", text));
+    }
+    facts.extend(env.worker_tags.iter().map(|tag| ("worker tag", tag.clone())));
     facts.extend(env.artifacts.iter().map(|path| ("artifact", path.clone())));
     facts.extend(env.env_vars.keys().map(|name| ("value", format!("{name} (set)"))));
     facts.push(("updated", env.updated_at.to_string()));
@@ -203,7 +218,7 @@ fn body(args: CreateArgs, around: &Surroundings) -> Result<EnvironmentBody, Fail
     if args.vcpus.is_some() || args.memory_gb.is_some() {
         body.instance_shape = Some(InstanceShape { vcpus: args.vcpus, memory_gb: args.memory_gb });
     }
-    body.timeout_secs = args.timeout_secs;
+    args.policies.put_into_environment(&mut body);
     body.global = args.global.then_some(true);
     if args.no_network {
         body.network = Network::None;

@@ -21,6 +21,7 @@ use crate::{
     follow::{Options, follow},
     interrupts::Interrupts,
     outcome,
+    policies::Policies,
     surroundings::Surroundings,
     term::{Style, Term},
 };
@@ -60,6 +61,11 @@ pub(crate) struct RunArgs {
     /// The only worker that may run it
     #[arg(long, value_name = "WORKER_ID")]
     worker: Option<String>,
+    /// Before its tenant's other waiting runs, or after them: -100 to 100, 0 without it
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    priority: Option<i32>,
+    #[command(flatten)]
+    policies: Box<Policies>,
     /// A title; made from the prompt without it
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
@@ -89,18 +95,19 @@ pub(crate) async fn run(
         let made = environments::ensure(&client, args.ingredients, default.as_deref()).await?;
         Some(made.environment_id)
     };
+    let mut config = AgentConfig {
+        environment_id: environment_id.map(String::from),
+        model_id: args.model,
+        worker_host: args.worker,
+        harness: args.harness.map(|kind| RunHarness { kind: Some(kind), ..RunHarness::default() }),
+        priority: args.priority,
+        ..AgentConfig::default()
+    };
+    args.policies.put_into_run(&mut config);
     let body = CreateRun {
         prompt: Some(prompt),
         title: args.title,
-        config: Some(AgentConfig {
-            environment_id: environment_id.map(String::from),
-            model_id: args.model,
-            worker_host: args.worker,
-            harness: args
-                .harness
-                .map(|kind| RunHarness { kind: Some(kind), ..RunHarness::default() }),
-            ..AgentConfig::default()
-        }),
+        config: Some(config),
         ..CreateRun::default()
     };
     let created = create(&client, &body).await?;

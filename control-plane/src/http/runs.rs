@@ -40,7 +40,10 @@ pub(super) async fn get_run(
     let run = runs::get(core, scope, &id).await.map_err(missing)?;
     let artifacts = runs::artifacts(core, scope, &id).await.map_err(missing)?;
     let attempts = runs::attempts(core, scope, &id).await.map_err(missing)?;
-    view::item(run, artifacts, attempts, core.now()).map(Json)
+    let spec = runs::spec(core, scope, &id).await.map_err(missing)?;
+    let mut item = view::item(run, artifacts, attempts, core.now())?;
+    item.policy = Some(view::policy(spec));
+    Ok(Json(item))
 }
 
 /// Ask a run to stop. The answer is its id, as a JSON string; `CANCELLED` follows when its worker has stopped it

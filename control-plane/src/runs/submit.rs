@@ -225,13 +225,15 @@ async fn snapshot(
 /// The parent must be the caller's to see, and not too far below others.
 async fn check_depth(core: &Core, scope: &Scope, parent: &RunId) -> Result<(), SubmitError> {
     let mut next = Some(parent.clone());
-    for _ in 0..MAX_DEPTH {
+    for depth in 0..MAX_DEPTH {
         let Some(id) = next else { return Ok(()) };
-        let run = core.store.run(scope, &id).await.map_err(|error| match error {
-            StoreError::NotFound => SubmitError::UnknownParent,
-            other => SubmitError::Store(other),
-        })?;
-        next = run.parent_run_id;
+        next = match core.store.run(scope, &id).await {
+            Ok(run) => run.parent_run_id,
+            Err(StoreError::NotFound) if depth == 0 => return Err(SubmitError::UnknownParent),
+            // Retention took it: what is left of the chain begins below it.
+            Err(StoreError::NotFound) => None,
+            Err(other) => return Err(SubmitError::Store(other)),
+        };
     }
     if next.is_some() { Err(SubmitError::TooDeep) } else { Ok(()) }
 }

@@ -183,6 +183,18 @@ impl Store {
         .try_into()
     }
 
+    /// The copy of its environment that a run keeps, as JSON.
+    pub(crate) async fn snapshot(&self, scope: &Scope, id: &RunId) -> Result<String, StoreError> {
+        const SQL: &str = "select snapshot from runs where id = $1 and ($2 = 1 or owner = $3)";
+        on_pool!(self, |db| sqlx::query_scalar(SQL)
+            .bind(id.as_str())
+            .bind(scope.sees_all())
+            .bind(scope.owner().as_str())
+            .fetch_optional(db)
+            .await)?
+        .ok_or(StoreError::NotFound)
+    }
+
     /// Where a run the caller may see stands, and the number of its newest event: what a follower asks often.
     pub(crate) async fn progress(
         &self,

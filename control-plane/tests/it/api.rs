@@ -20,6 +20,7 @@ fn scrub(value: &mut Value) {
             for (key, value) in fields {
                 let varies = key.ends_with("_at")
                     || key == "last_updated"
+                    || key == "queue_until"
                     || key == "id"
                     || key == "uid"
                     || key == "trace_id"
@@ -85,11 +86,26 @@ async fn a_run_reads_as_the_sdks_expect() {
               "execution_location": "REMOTE",
               "is_run_type_cancellable": true,
               "is_sandbox_running": false,
+              "max_attempts": 3,
               "metadata": {
                 "ticket": "V-1"
               },
               "phases": {},
+              "policy": {
+                "image_timeout_secs": 1800,
+                "queue_timeout_secs": 604800,
+                "retry_on": [
+                  "worker_lost",
+                  "image_pull",
+                  "rejected",
+                  "platform"
+                ],
+                "setup_timeout_secs": 1800,
+                "timeout_secs": 14400
+              },
+              "priority": 0,
               "prompt": "fix the build\nplease",
+              "queue_until": "…",
               "run_id": "…",
               "source": "API",
               "state": "QUEUED",

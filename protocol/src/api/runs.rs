@@ -9,6 +9,7 @@ use super::{artifacts::ArtifactItem, config::AgentConfig, lists::PageInfo, time:
 use crate::{
     event::Phase,
     ids::{ExecutionId, RunId},
+    retry::FailureClass,
     run::RunState,
 };
 
@@ -144,6 +145,39 @@ pub struct RunItem {
     /// Ours: the attempts that failed, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<FailedAttempt>,
+    /// Ours: attempts it may have, the first included.
+    #[serde(default)]
+    pub max_attempts: u32,
+    /// Ours: while it waits for another attempt, when that begins at the earliest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt_at: Option<Timestamp>,
+    /// Ours: while it waits, when it has waited long enough and fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_until: Option<Timestamp>,
+    /// Ours: higher ones go first among their tenant's.
+    #[serde(default)]
+    pub priority: i32,
+    /// Ours: what holds for it, from its own config, its environment and the plane together; only where one run is
+    /// asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<RunPolicy>,
+}
+
+/// What holds for a run: every choice made, none above the plane's ceilings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RunPolicy {
+    /// Seconds from the sidecar's start to the end, set-up included.
+    pub timeout_secs: u64,
+    pub setup_timeout_secs: u64,
+    pub image_timeout_secs: u64,
+    /// Seconds of one wait in the queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_timeout_secs: Option<u64>,
+    /// The classes of failure after which it is tried again while attempts are left.
+    pub retry_on: Vec<FailureClass>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub worker_tags: Vec<String>,
 }
 
 /// One failed attempt of a run.
@@ -156,6 +190,18 @@ pub struct FailedAttempt {
     pub message: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution_id: Option<ExecutionId>,
+    /// The worker that had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker_host: Option<String>,
+    /// When it was handed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assigned_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -43,7 +43,9 @@ fn facts(item: &RunItem) -> Vec<(&'static str, String)> {
         ("environment", config.and_then(|config| config.environment_id.clone())),
         ("model", config.and_then(|config| config.model_id.clone())),
         ("worker", item.worker_host.clone()),
-        ("attempt", (item.attempt > 0).then(|| item.attempt.to_string())),
+        ("priority", (item.priority != 0).then(|| item.priority.to_string())),
+        ("attempt", (item.attempt > 0).then(|| attempt(item))),
+        ("waits until", item.queue_until.map(|at| format!("{at}, at the longest"))),
         ("exit code", item.exit_code.map(|code| code.to_string())),
         ("peak memory", item.peak_memory_bytes.map(size)),
     ];
@@ -51,12 +53,30 @@ fn facts(item: &RunItem) -> Vec<(&'static str, String)> {
     facts
 }
 
+/// `1`, or `2 of 3` where a run has been tried again.
+fn attempt(item: &RunItem) -> String {
+    if item.attempt > 1 || !item.attempts.is_empty() {
+        format!("{} of {}", item.attempt, item.max_attempts.max(item.attempt))
+    } else {
+        item.attempt.to_string()
+    }
+}
+
 /// How a run stands: failed attempts, phases, artifacts, state, address.
 fn summary(item: &RunItem, url: &str, term: &mut Term) -> Result<(), Failure> {
     for failed in &item.attempts {
         let (attempt, message) = (failed.attempt, &failed.message);
-        let text = format!("attempt {attempt} failed: {message} ({})", failed.reason);
+        let worker = failed.worker_host.iter().map(|worker| format!(" on {worker}"));
+        let took = failed.assigned_at.zip(failed.ended_at);
+        let took = took.map(|(from, to)| to.as_ms().saturating_sub(from.as_ms()));
+        let took = took.and_then(|ms| u64::try_from(ms).ok()).into_iter();
+        let took = took.map(|ms| format!(" after {}", duration(ms)));
+        let detail: String = worker.chain(took).collect();
+        let text = format!("attempt {attempt} failed{detail}: {message} ({})", failed.reason);
         term.line(&term.paint(Style::Warn, &printable(&text)))?;
+    }
+    if let Some(at) = item.next_attempt_at {
+        term.line(&format!("next attempt at {at} at the earliest"))?;
     }
     for artifact in &item.artifacts {
         let name = term.paint(Style::Dim, "artifact    ");

@@ -4,14 +4,16 @@ use protocol::{
     api::{
         artifacts::{ArtifactItem, FileData, PullRequestData},
         config::AgentConfig,
-        runs::{FailedAttempt, RunItem, StatusMessage},
+        runs::{FailedAttempt, RunItem, RunPolicy, StatusMessage},
         time::Timestamp,
     },
     failure::FailureReason,
+    retry::FailureClass,
     run::RunState,
 };
 
 use crate::{
+    environments::EnvironmentSpec,
     http::{
         download::{content_type, file_name},
         error::ApiError,
@@ -29,6 +31,7 @@ pub(super) fn item(
         ApiError::Internal(anyhow::Error::new(error).context("read a run's config"))
     })?;
     let status_message = status_message(&run);
+    let time = |at: Option<i64>| at.map(Timestamp);
     Ok(RunItem {
         task_id: run.id.clone(),
         run_id: run.id,
@@ -56,7 +59,26 @@ pub(super) fn item(
         execution_id: run.execution_id,
         worker_host: run.worker_id.map(String::from),
         attempts: attempts.into_iter().filter_map(failed).collect(),
+        max_attempts: run.max_attempts,
+        next_attempt_at: time(run.next_attempt_at),
+        queue_until: time(run.queue_until),
+        priority: run.priority,
+        policy: None,
     })
+}
+
+/// What holds for a run, from the copy it keeps of its environment.
+pub(super) fn policy(spec: EnvironmentSpec) -> RunPolicy {
+    let timeouts = spec.timeouts.resolved();
+    let retry_on = FailureClass::ALL.into_iter();
+    RunPolicy {
+        timeout_secs: timeouts.run_secs,
+        setup_timeout_secs: timeouts.setup_secs,
+        image_timeout_secs: timeouts.image_secs,
+        queue_timeout_secs: timeouts.queue_secs,
+        retry_on: retry_on.filter(|class| spec.retry.includes(*class)).collect(),
+        worker_tags: spec.worker_tags,
+    }
 }
 
 /// The answer of a run that went well, and why another did not.
@@ -79,6 +101,11 @@ fn failed(attempt: Attempt) -> Option<FailedAttempt> {
         reason: attempt.reason?.to_string(),
         message: attempt.message.unwrap_or_default(),
         execution_id: Some(attempt.execution_id),
+        worker_host: Some(attempt.worker_id.into()),
+        assigned_at: Some(Timestamp(attempt.assigned_at)),
+        ended_at: Some(Timestamp(attempt.ended_at)),
+        exit_code: attempt.exit_code,
+        peak_memory_bytes: attempt.peak_memory_bytes,
     })
 }
 
