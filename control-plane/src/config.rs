@@ -90,8 +90,10 @@ pub struct Config {
     pub claim_timeout_ms: u64,
     /// Executions of one run, the first included. `OZ_MAX_ATTEMPTS`.
     pub max_attempts: u32,
-    /// Runs one tenant may have waiting; the next is answered with 429. `OZ_MAX_QUEUED_RUNS`.
+    /// Runs one tenant may have waiting; the next is answered with 429. 0 for no bound. `OZ_MAX_QUEUED_RUNS`.
     pub max_queued_runs: u32,
+    /// Runs one tenant may have under way; the others wait. 0 for no bound. `OZ_MAX_RUNNING_RUNS`.
+    pub max_running_runs: u32,
     /// Environments one tenant may have; the next is answered with 429. `OZ_MAX_ENVIRONMENTS`.
     pub max_environments: u32,
     /// Streams of events one tenant may follow at a time; the next is answered with 429. `OZ_MAX_STREAMS`.
@@ -151,6 +153,7 @@ impl Default for Config {
             claim_timeout_ms: whole_millis(core.claim_timeout),
             max_attempts: core.max_attempts,
             max_queued_runs: core.max_queued,
+            max_running_runs: core.max_running,
             max_environments: core.max_environments,
             max_streams: core.max_streams,
             run_timeout_secs: core.timeouts.run_secs,
@@ -199,6 +202,7 @@ impl Config {
             default_image: self.default_image.clone(),
             sidecar_image: self.worker_sidecar_image.clone(),
             max_queued: self.max_queued_runs,
+            max_running: self.max_running_runs,
             max_environments: self.max_environments,
             max_streams: self.max_streams,
             timeouts: Timeouts {

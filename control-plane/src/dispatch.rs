@@ -61,7 +61,7 @@ async fn pass_from(core: &Core, rotation: &mut Rotation) -> Result<(), StoreErro
     if !calls.waiting {
         return Ok(());
     }
-    // Whether the looks since the first lane were the whole round, and whether one of them led to anything.
+    // Whether the looks since the first lane are the whole round, and whether one of them led to anything.
     let (mut whole, mut handed) = (rotation.is_at_start(), false);
     for _ in 0..MAX_CLAIMS {
         let (connections, claimants) = claimants(core, &calls);
@@ -92,8 +92,11 @@ async fn pass_from(core: &Core, rotation: &mut Rotation) -> Result<(), StoreErro
             (whole, handed) = (true, false);
         }
     }
-    // More than one pass holds: the next one goes on, after a look at what else there is to do.
-    core.wake.again();
+    // More than one pass holds: the next one goes on, after a look at what else there is to do. One that led to
+    // nothing goes on when something changes.
+    if handed {
+        core.wake.again();
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod auth;
 mod body;
 mod docs;
 mod download;
+mod drains;
 mod envelope;
 mod environments;
 mod error;
@@ -14,12 +15,14 @@ mod extract;
 mod forms;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod limits;
 mod openapi;
 mod params;
 mod plane;
 mod runs;
 pub(crate) mod server;
 mod tokens;
+mod why;
 mod workers;
 
 use std::time::Duration;
@@ -51,6 +54,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(runs::list::list_runs))
         .routes(routes!(runs::get_run))
         .routes(routes!(runs::cancel_run))
+        .routes(routes!(why::explain_run))
         .routes(routes!(events::run_events))
         .routes(routes!(artifacts::list_run_artifacts))
         .routes(routes!(artifacts::get_artifact))
@@ -70,6 +74,13 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(tokens::create_token, tokens::list_tokens))
         .routes(routes!(tokens::delete_token))
         .routes(routes!(workers::list_workers))
+        .routes(routes!(drains::drain_worker, drains::resume_worker))
+        .routes(routes!(limits::list_tenants))
+        .routes(routes!(
+            limits::get_tenant_limits,
+            limits::set_tenant_limits,
+            limits::delete_tenant_limits
+        ))
         // Workers.
         .routes(routes!(workers::connect_worker))
         // Anybody.

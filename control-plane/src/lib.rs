@@ -16,8 +16,8 @@ pub mod link;
 pub mod loops;
 pub mod metrics;
 pub mod placement;
-mod planes;
 pub mod plan;
+mod planes;
 pub mod reaper;
 pub mod reports;
 pub mod retention;
@@ -28,6 +28,7 @@ pub mod state;
 pub mod store;
 mod streams;
 pub mod wake;
+pub mod why;
 
 pub use app::Plane;
 #[cfg(any(test, fuzzing))]

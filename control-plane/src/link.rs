@@ -17,7 +17,7 @@ use protocol::{ids::WorkerId, limits::MAX_FRAME_BYTES};
 pub use self::peer::Peer;
 use crate::{
     core::Core,
-    store::{ConnectionRow, StoreError},
+    store::{ConnectedRow, ConnectionRow, StoreError},
 };
 
 /// What a reading socket holds before there is a message; a thousand idle workers cost 4 MB and not 128.
@@ -27,7 +27,7 @@ const READ_BUFFER_BYTES: usize = 4 << 10;
 const MAX_EXECUTIONS: usize = 10_000;
 
 /// How long a connection counts as there after it was last heard of.
-const SEEN_FOR_MS: i64 = 120_000;
+pub(crate) const SEEN_FOR_MS: i64 = 120_000;
 
 /// Sets the bounds of a worker's socket; to be called before the upgrade.
 pub fn bounded(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
@@ -50,4 +50,9 @@ pub async fn serve_worker(core: Arc<Core>, socket: WebSocket, worker_id: WorkerI
 /// The workers connected to any plane.
 pub async fn connected(core: &Core) -> Result<Vec<ConnectionRow>, StoreError> {
     core.store.connections(core.now() - SEEN_FOR_MS).await
+}
+
+/// The same, each with how many executions it holds.
+pub async fn connected_and_busy(core: &Core) -> Result<Vec<ConnectedRow>, StoreError> {
+    core.store.connected(core.now() - SEEN_FOR_MS).await
 }

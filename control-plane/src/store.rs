@@ -6,6 +6,7 @@ mod attempts;
 mod cancels;
 mod claims;
 mod connections;
+mod drains;
 mod environments;
 mod events;
 mod executions;
@@ -15,6 +16,7 @@ mod idempotency;
 mod ingest;
 mod lanes;
 mod leases;
+mod limits;
 mod listing;
 mod open;
 mod planes;
@@ -26,6 +28,7 @@ mod tokens;
 mod transitions;
 mod values;
 mod waits;
+mod why;
 mod writer;
 
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction, error::DatabaseError};
@@ -35,13 +38,15 @@ pub use self::{
     attempts::Attempt,
     cancels::Cancelled,
     claims::{Assignment, Claim, Claimant, Claimed, Rotation},
-    connections::ConnectionRow,
+    connections::{ConnectedRow, ConnectionRow},
+    drains::DrainRow,
     environments::EnvironmentRow,
     events::RunEvent,
     executions::{Ending, ExecutionRow},
     idempotency::Idempotency,
     ingest::Ingested,
     lanes::{Calls, CancelCall},
+    limits::{Limits, TenantRow},
     listing::{RunFilter, SortBy},
     open::MINIMUM_POSTGRES,
     reports::{Measured, Recorded, Report},
@@ -49,6 +54,7 @@ pub use self::{
     runs::Run,
     submissions::{InsertRun, Inserted},
     tokens::{TokenKind, TokenRow},
+    why::{Contender, Fleet, Process, Standpoint},
     writer::Pending,
 };
 pub(crate) use self::{

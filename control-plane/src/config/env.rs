@@ -21,7 +21,7 @@ pub const VARIABLES: &[&str] = &{
 };
 
 // `OZ_LISTEN` stands before the port, so that the port wins whatever the order of the variables.
-const TABLE: [(&str, Set); 36] = [
+const TABLE: [(&str, Set); 37] = [
     ("OZ_LISTEN", |config, text| read(text).map(|address| config.listen = address)),
     ("OZ_CONTROL_PLANE_PORT", |config, text| read(text).map(|port| config.listen.set_port(port))),
     ("OZ_DATA_DIR", |config, text| {
@@ -62,6 +62,7 @@ const TABLE: [(&str, Set); 36] = [
     ("OZ_WORKER_CLAIM_TIMEOUT_MS", |config, text| read(text).map(|n| config.claim_timeout_ms = n)),
     ("OZ_MAX_ATTEMPTS", |config, text| read(text).map(|n| config.max_attempts = n)),
     ("OZ_MAX_QUEUED_RUNS", |config, text| read(text).map(|n| config.max_queued_runs = n)),
+    ("OZ_MAX_RUNNING_RUNS", |config, text| read(text).map(|n| config.max_running_runs = n)),
     ("OZ_MAX_ENVIRONMENTS", |config, text| read(text).map(|n| config.max_environments = n)),
     ("OZ_MAX_STREAMS", |config, text| read(text).map(|n| config.max_streams = n)),
     ("OZ_RUN_TIMEOUT_SECS", |config, text| read(text).map(|n| config.run_timeout_secs = n)),

@@ -104,7 +104,8 @@ impl Config {
             ("heartbeat_ms", self.heartbeat_ms, 20, 3_600_000),
             ("claim_timeout_ms", self.claim_timeout_ms, 100, 3_600_000),
             ("max_attempts", u64::from(self.max_attempts), 1, 100),
-            ("max_queued_runs", u64::from(self.max_queued_runs), 1, 10_000_000),
+            ("max_queued_runs", u64::from(self.max_queued_runs), 0, 10_000_000),
+            ("max_running_runs", u64::from(self.max_running_runs), 0, 10_000_000),
             ("max_environments", u64::from(self.max_environments), 1, 1_000_000),
             ("max_streams", u64::from(self.max_streams), 1, 100_000),
             // A default above its ceiling counts as the ceiling.

@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderValue, request::Parts},
     response::{IntoResponse, IntoResponseParts, Response, ResponseParts},
 };
-use protocol::ids::{ArtifactUid, EnvironmentId, MAX_ID_BYTES, RunId};
+use protocol::ids::{ArtifactUid, EnvironmentId, MAX_ID_BYTES, RunId, TenantId, WorkerId};
 use serde::de::DeserializeOwned;
 
 use super::{body, error::ApiError, params::Params};
@@ -138,6 +138,14 @@ pub(crate) trait PathId: TryFrom<String> {
 
 impl PathId for RunId {
     const WHAT: &'static str = "run";
+}
+
+impl PathId for TenantId {
+    const WHAT: &'static str = "tenant";
+}
+
+impl PathId for WorkerId {
+    const WHAT: &'static str = "worker";
 }
 
 impl PathId for EnvironmentId {

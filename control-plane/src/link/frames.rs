@@ -11,7 +11,7 @@ use protocol::{
 
 use super::{
     MAX_EXECUTIONS, executions,
-    registry::{Connection, Dialect},
+    registry::{Connection, Dialect, lock},
 };
 use crate::{
     core::{Core, millis},
@@ -139,7 +139,8 @@ async fn touch(core: &Core, connection: &Connection) -> Result<(), StoreError> {
     let now = core.now();
     connection.touched_at.store(now, Ordering::Relaxed);
     let draining = connection.draining.load(Ordering::Relaxed);
-    core.store.touch_connection(&connection.id, draining, now).await
+    let disk = *lock(&connection.disk);
+    core.store.touch_connection(&connection.id, draining, disk, now).await
 }
 
 /// Hands a batch in.
@@ -211,6 +212,9 @@ async fn heartbeat(
     beat: &Heartbeat,
 ) -> Result<(), StoreError> {
     let was_draining = connection.draining.swap(beat.draining, Ordering::Relaxed);
+    if beat.disk.is_some() {
+        *lock(&connection.disk) = beat.disk;
+    }
     if was_draining != beat.draining {
         touch(core, connection).await?;
         core.wake.queue();

@@ -11,12 +11,12 @@ use tokio::sync::mpsc;
 
 use super::{
     MAX_EXECUTIONS,
-    registry::{Connection, Dialect},
+    registry::{Connection, Dialect, lock},
 };
 use crate::{
     core::{Core, millis},
     reports,
-    store::{ConnectionRow, Report, StoreError, clean},
+    store::{ConnectionRow, Report, StoreError, clean, signed},
 };
 
 /// Longest name a worker may give its process, backend or version; the rest is cut.
@@ -50,6 +50,7 @@ pub(super) async fn ozma(
     let mut connection =
         Connection::new(worker_id, instance, Dialect::Ozma, hello.capacity, outgoing);
     connection.tags = tags;
+    *lock(&connection.disk) = hello.disk;
     connection.draining.store(hello.draining, Ordering::Relaxed);
     // Whatever told it to: if no drain is wished for any more, it hears so.
     connection.told_to_drain.store(hello.draining, Ordering::Relaxed);
@@ -81,6 +82,7 @@ async fn begin(
     version: &str,
 ) -> Result<Arc<Connection>, StoreError> {
     let now = core.now();
+    let disk = *lock(&connection.disk);
     connection.renewed_at.store(now, Ordering::Relaxed);
     connection.touched_at.store(now, Ordering::Relaxed);
     let row = ConnectionRow {
@@ -96,6 +98,8 @@ async fn begin(
         draining: i64::from(connection.draining.load(Ordering::Relaxed)),
         connected_at: now,
         last_seen_at: now,
+        disk_bytes: disk.map(|disk| signed(disk.used_bytes)),
+        disk_limit_bytes: disk.and_then(|disk| disk.limit_bytes).map(signed),
     };
     core.store.insert_connection(&row).await?;
     let connection = Arc::new(connection);

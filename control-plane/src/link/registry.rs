@@ -11,7 +11,7 @@ use std::{
 
 use protocol::{
     ids::{ExecutionId, WorkerId},
-    link::{Drain, ToWorker},
+    link::{DiskUse, Drain, ToWorker},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -67,6 +67,8 @@ pub struct Connection {
     /// Whether it was told to take nothing new.
     pub(super) told_to_drain: AtomicBool,
     cancelled: Mutex<HashSet<ExecutionId>>,
+    /// What it last said of its disks.
+    pub(super) disk: Mutex<Option<DiskUse>>,
 }
 
 impl Connection {
@@ -93,6 +95,7 @@ impl Connection {
             declined: AtomicU32::new(0),
             told_to_drain: AtomicBool::new(false),
             cancelled: Mutex::default(),
+            disk: Mutex::default(),
         }
     }
 
@@ -196,6 +199,6 @@ impl Registry {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -73,9 +73,9 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// Whether the next look begins with the first lane.
+    /// Whether the next look begins a new round of all lanes.
     pub fn is_at_start(&self) -> bool {
-        self.owner.is_empty()
+        self.owner.is_empty() && self.lanes.is_empty()
     }
 }
 
@@ -147,7 +147,7 @@ impl Store {
         }
         // Twice what each lane's share would be; where one turns out to have more turns, there is another look.
         let depth = (2 * free).div_ceil(claim.rotation.seen.max(1)).min(free).min(MAX_BATCH);
-        let (seen, rotation, wrapped) = tx.look(claim.rotation, depth, claim.now).await?;
+        let (seen, rotation, whole) = tx.look(claim.rotation, depth, claim.now).await?;
         let loads = owners(&seen, &loads, claim.max_running);
         let Plan { handovers, unfinished } = plan::plan(&seen.lanes, &loads, &slots, MAX_BATCH);
         let takes: Vec<_> = handovers
@@ -164,7 +164,8 @@ impl Store {
         } else {
             rotation
         };
-        let unfinished = unfinished || (!wrapped && takes.len() < free);
+        let all = whole && rotation.is_at_start();
+        let unfinished = unfinished || (!all && takes.len() < free);
         if takes.is_empty() {
             tx.roll_back().await?;
             return Ok(Claimed { assignments: Vec::new(), unfinished, rotation });
@@ -210,7 +211,8 @@ impl Tx {
         Ok(())
     }
 
-    /// Looks at the lanes from where the last look ended. True: there are no more than these.
+    /// Looks at the lanes from where the last look ended. True: it was the first look of a round, and saw the last
+    /// owner.
     async fn look(
         &mut self,
         rotation: &Rotation,
@@ -220,7 +222,7 @@ impl Tx {
         let from = From { owner: &rotation.owner, placement: None, most: MAX_LANES };
         let mut seen = self.lanes(from, depth, now).await?;
         let more = seen.heads >= MAX_LANES;
-        let wrapped = !more && rotation.owner.is_empty();
+        let whole = !more && rotation.is_at_start();
         let mut lanes = BTreeMap::new();
         for (owner, last) in std::mem::take(&mut seen.cut) {
             let after = rotation.lanes.get(&owner).cloned().unwrap_or(last);
@@ -245,7 +247,7 @@ impl Tx {
             lanes,
             seen: seen.heads,
         };
-        Ok((seen, rotation, wrapped))
+        Ok((seen, rotation, whole))
     }
 
     /// Turns queued runs into executions; one that is not queued any more is left out.
@@ -292,16 +294,16 @@ impl Tx {
         // They come back in any order; they are told and handed over in that of the turns.
         let mut rows: BTreeMap<String, Row> =
             rows.into_iter().map(|row| (row.execution_id.clone(), row)).collect();
-        let taken: Vec<_> = takes
+        let given: Vec<_> = takes
             .iter()
             .filter_map(|take| Some((rows.remove(take.execution.as_str())?, take)))
             .collect();
-        if taken.is_empty() {
+        if given.is_empty() {
             return Ok(Vec::new());
         }
-        self.insert_executions(&taken, claim).await?;
-        self.tell_handovers(&taken, claim, pending).await?;
-        taken.into_iter().map(|(row, take)| row.assignment(take)).collect()
+        self.insert_executions(&given, claim).await?;
+        self.tell_handovers(&given, claim, pending).await?;
+        given.into_iter().map(|(row, take)| row.assignment(take)).collect()
     }
 
     async fn insert_executions(

@@ -118,6 +118,11 @@ macro_rules! heads {
 }
 
 impl Store {
+    /// The same outside of any transaction, for people.
+    pub(super) async fn loads(&self) -> Result<Loads, StoreError> {
+        Ok(Loads::of(on_pool!(self, |db| sqlx::query_as(LOADS).fetch_all(db).await)?))
+    }
+
     /// What there is to do besides planning; cheap enough for every wake-up.
     pub async fn calls(&self) -> Result<Calls, StoreError> {
         const SQL: &str = "select 'cancel' as what, e.id as name, e.instance_id, e.run_id
@@ -147,9 +152,7 @@ impl Store {
     }
 }
 
-impl Tx {
-    pub(super) async fn loads(&mut self) -> Result<Loads, StoreError> {
-        const SQL: &str = "select 'active' as what, owner as name, count(*) as n from runs
+const LOADS: &str = "select 'active' as what, owner as name, count(*) as n from runs
              where state in ('PENDING', 'CLAIMED', 'INPROGRESS') group by owner
              union all
              select 'busy', instance_id, count(*) from executions where ended_at is null
@@ -158,9 +161,10 @@ impl Tx {
              select 'limit', owner, max_running from tenant_limits where max_running is not null
              union all
              select 'drain', worker_id, 0 from worker_drains";
-        let rows: Vec<(String, String, i64)> =
-            on_tx!(self, |db| sqlx::query_as(SQL).fetch_all(db).await)?;
-        let mut loads = Loads::default();
+
+impl Loads {
+    fn of(rows: Vec<(String, String, i64)>) -> Self {
+        let mut loads = Self::default();
         for (what, name, n) in rows {
             let n = u32::try_from(n).unwrap_or(u32::MAX);
             match what.as_str() {
@@ -173,7 +177,13 @@ impl Tx {
                 }
             };
         }
-        Ok(loads)
+        loads
+    }
+}
+
+impl Tx {
+    pub(super) async fn loads(&mut self) -> Result<Loads, StoreError> {
+        Ok(Loads::of(on_tx!(self, |db| sqlx::query_as(LOADS).fetch_all(db).await)?))
     }
 
     /// The lanes from there on, each with its first `depth` runs that are ready by `now`.
@@ -224,11 +234,11 @@ impl Tx {
             Self::Sqlite(tx) => rows!(SQLITE, tx),
             Self::Postgres(tx) => rows!(POSTGRES, tx),
         };
-        Ok(seen(rows, depth))
+        Ok(seen(&rows, depth))
     }
 }
 
-fn seen(rows: Vec<Row>, depth: usize) -> Seen {
+fn seen(rows: &[Row], depth: usize) -> Seen {
     let mut seen = Seen::default();
     let mut of_owner = 0;
     for of_lane in rows.chunk_by(|a, b| a.nth == b.nth) {

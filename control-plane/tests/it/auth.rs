@@ -43,7 +43,7 @@ async fn walk(edge: &Edge, token: &str, expected: impl Fn(&str, bool) -> &'stati
 }
 
 fn for_admins(path: &str) -> bool {
-    path.starts_with("/api/v1/tokens") || path == "/api/v1/workers"
+    ["/api/v1/tokens", "/api/v1/workers", "/api/v1/tenants"].iter().any(|one| path.starts_with(one))
 }
 
 const WORKER_SOCKET: &str = "/api/v1/selfhosted/worker/ws";

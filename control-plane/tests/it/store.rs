@@ -8,7 +8,7 @@ use control_plane::{
     scope::Scope,
     store::{ConnectionRow, StoreError, TokenKind},
 };
-use protocol::{ids::RunId, run::RunState, secret::Secret};
+use protocol::{ids::RunId, link::DiskUse, run::RunState, secret::Secret};
 use service::clock::Clock;
 
 use crate::base::{
@@ -298,12 +298,23 @@ async fn connections_come_and_go(db: Db) {
         draining: 0,
         connected_at: START,
         last_seen_at: seen,
+        disk_bytes: None,
+        disk_limit_bytes: None,
     };
     store.insert_connection(&row("a", START)).await.unwrap();
     store.insert_connection(&row("b", START)).await.unwrap();
-    store.touch_connection("b", true, START + 5).await.unwrap();
+    let disk = DiskUse { used_bytes: 7, limit_bytes: Some(9) };
+    store.touch_connection("b", true, Some(disk), START + 5).await.unwrap();
     let seen = store.connections(START + 1).await.unwrap();
-    assert_eq!(seen, [ConnectionRow { draining: 1, ..row("b", START + 5) }]);
+    let touched = ConnectionRow {
+        draining: 1,
+        disk_bytes: Some(7),
+        disk_limit_bytes: Some(9),
+        ..row("b", START + 5)
+    };
+    assert_eq!(seen, [touched.clone()]);
+    let connected = store.connected(START + 1).await.unwrap();
+    assert_eq!((&connected[0].connection, connected[0].running), (&touched, 0));
     assert_eq!(store.sweep_connections(START + 1).await.unwrap(), 1);
     store.remove_connection("b").await.unwrap();
     assert!(store.connections(0).await.unwrap().is_empty());

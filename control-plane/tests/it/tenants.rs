@@ -71,6 +71,8 @@ fn with_ids(document: &Value, ids: &Belongings) -> Vec<(Method, String)> {
             .replace("{environment_id}", &ids.environment)
             .replace("{artifact_uid}", &ids.artifact)
             .replace("{token_id}", UNKNOWN)
+            .replace("{worker_id}", "w-1")
+            .replace("{tenant_id}", "bob")
             .replace("{session_id}", &ids.run)
             .replace("{conversation_id}", &ids.run);
         assert!(!filled.contains('{'), "{path} has an id this test does not know");
