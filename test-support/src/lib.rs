@@ -10,6 +10,7 @@ pub mod model;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
+pub mod registry;
 pub mod repo;
 pub mod silence;
 mod task;

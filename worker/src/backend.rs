@@ -5,13 +5,13 @@ mod answer;
 mod direct;
 pub(crate) mod docker;
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use protocol::{ids::ExecutionId, spec::RunSpec};
 
 pub(crate) use self::{
-    answer::{Attached, Ended, Failure, Journal, Swept},
-    docker::{Attach, connect},
+    answer::{Attached, Ended, Failure, Journal, Swept, Usage},
+    docker::{Attach, Using, connect},
 };
 use self::{direct::Direct, docker::Docker};
 use crate::{
@@ -126,6 +126,44 @@ impl Backend {
         match self {
             Self::Docker(docker) => docker.sweep(is_live, swept).await,
             Self::Direct(_) => Ok(()),
+        }
+    }
+
+    /// What there is of this worker's in the engine, in bytes. Slow: the engine counts.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub(crate) async fn usage(&self) -> anyhow::Result<Usage> {
+        match self {
+            Self::Docker(docker) => docker.usage().await,
+            Self::Direct(_) => Ok(Usage::default()),
+        }
+    }
+
+    /// A folder of the engine's data, where it is on this machine.
+    pub(crate) fn data(&self) -> Option<&Path> {
+        match self {
+            Self::Docker(docker) => docker.data.as_deref(),
+            Self::Direct(_) => None,
+        }
+    }
+
+    /// Keeps an image from being removed by [`remove_an_image`](Self::remove_an_image).
+    pub(crate) fn using(&self, image: &str) -> Option<Using<'_>> {
+        match self {
+            Self::Docker(docker) => Some(docker.pulled.using(image)),
+            Self::Direct(_) => None,
+        }
+    }
+
+    /// Removes one image that this worker pulled and nothing uses; its name, `None` when there is none.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub(crate) async fn remove_an_image(&self) -> anyhow::Result<Option<String>> {
+        match self {
+            Self::Docker(docker) => docker.remove_an_image().await,
+            Self::Direct(_) => Ok(None),
         }
     }
 

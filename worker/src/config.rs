@@ -44,6 +44,11 @@ impl Config {
             self.grace_ms
         );
         ensure!(
+            (100..=3_600_000).contains(&self.disk_check_ms),
+            "disk_check_ms must be 100 to 3600000 (an hour), not {}",
+            self.disk_check_ms
+        );
+        ensure!(
             (100..=3_600_000).contains(&self.sweep_ms),
             "sweep_ms must be 100 to 3600000 (an hour), not {}",
             self.sweep_ms

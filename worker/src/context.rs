@@ -6,13 +6,14 @@ use protocol::{ids::WorkerId, spec::Endpoint};
 use service::{clock::Clock, lifecycle::Lifecycle};
 use tokio::sync::Semaphore;
 
-use crate::{backend::Backend, gate::Gate, metrics::Metrics};
+use crate::{backend::Backend, disk::Disk, gate::Gate, metrics::Metrics};
 
 /// What every execution is given.
 pub(crate) struct Context {
     pub(crate) worker_id: WorkerId,
     pub(crate) backend: Backend,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) disk: Disk,
     pub(crate) state_dir: PathBuf,
     pub(crate) grace_ms: u64,
     /// Between two sweeps.

@@ -104,6 +104,8 @@ async fn begin<'a>(
 
     recall(held, home);
 
+    // Until it has a container.
+    let _using = context.backend.using(&spec.image);
     let image = held.phase_begins(Phase::Image);
     let within = Duration::from_secs(spec.timeouts.image_secs);
     let prepared = tokio::select! {

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     engine_away: AtomicBool,
+    disk_full: AtomicBool,
     /// Somebody found the engine silent: to be looked at now.
     doubt: Notify,
     /// It answers after it did not.
@@ -20,6 +21,8 @@ impl Gate {
     pub(crate) fn refusal(&self) -> Option<&'static str> {
         if self.engine_away.load(Relaxed) {
             Some("the container engine does not answer")
+        } else if self.disk_full.load(Relaxed) {
+            Some("the worker's disk is full")
         } else {
             None
         }
@@ -46,6 +49,14 @@ impl Gate {
         self.back.notified().await;
     }
 
+    pub(crate) fn disk_is_full(&self, full: bool) {
+        self.disk_full.store(full, Relaxed);
+    }
+
+    pub(crate) fn is_disk_full(&self) -> bool {
+        self.disk_full.load(Relaxed)
+    }
+
     pub(crate) fn is_engine_there(&self) -> bool {
         !self.engine_away.load(Relaxed)
     }
@@ -62,6 +73,9 @@ mod tests {
         gate.doubt_engine();
         assert_eq!(gate.refusal(), Some("the container engine does not answer"));
         gate.engine_is_there(true);
+        gate.disk_is_full(true);
+        assert_eq!(gate.refusal(), Some("the worker's disk is full"));
+        gate.disk_is_full(false);
         assert_eq!(gate.refusal(), None);
     }
 }

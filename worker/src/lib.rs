@@ -6,6 +6,7 @@ mod backend;
 mod boot;
 pub mod config;
 mod context;
+mod disk;
 mod execution;
 mod executions;
 #[cfg(any(test, fuzzing))]
@@ -37,7 +38,7 @@ use tokio::sync::Semaphore;
 
 pub use self::config::Config;
 use self::{
-    backend::Backend, context::Context, executions::Executions, gate::Gate, held::Stop,
+    backend::Backend, context::Context, disk::Disk, executions::Executions, gate::Gate, held::Stop,
     link::Identity, metrics::Metrics,
 };
 
@@ -60,10 +61,12 @@ pub async fn run(config: Config, clock: Clock, life: Lifecycle) -> anyhow::Resul
     let _lock = home::lock_state_dir(&config.state_dir).context("state_dir")?;
     let gate = Arc::new(Gate::default());
     let backend = Backend::open(&config, gate.clone()).await?;
+    let disk = Disk::new(&config, backend.data());
     let context = Context {
         worker_id: config.id()?,
         backend,
         gate,
+        disk,
         state_dir: config.state_dir.clone(),
         grace_ms: config.grace_ms,
         sweep_every: Duration::from_millis(config.sweep_ms),
@@ -82,6 +85,13 @@ pub async fn run(config: Config, clock: Clock, life: Lifecycle) -> anyhow::Resul
 
     let ended = tokio_util::sync::CancellationToken::new();
     let _ended = ended.clone().drop_guard();
+    let (measured, over) = (executions.clone(), ended.clone());
+    life.spawn_essential("the disk's watcher", async move {
+        tokio::select! {
+            () = disk::watch(measured) => {}
+            () = over.cancelled() => {}
+        }
+    });
     let (watched, over) = (executions.context.clone(), ended.clone());
     life.spawn_essential("the engine's watcher", async move {
         tokio::select! {

@@ -25,6 +25,7 @@ pub(crate) struct Metrics {
     dial_failed: AtomicU64,
     remote_close: AtomicU64,
     engine_lost: AtomicU64,
+    images_removed: AtomicU64,
     /// Containers, networks, volumes, folders.
     swept: [AtomicU64; 4],
     succeeded_after: Durations,
@@ -43,6 +44,8 @@ pub(crate) struct Gauges<'a> {
     /// Why nothing new is taken; `None` while it is.
     pub(crate) refusal: Option<&'static str>,
     pub(crate) engine_there: bool,
+    /// Used, at most (0: no bound), and free.
+    pub(crate) disk_bytes: [u64; 3],
 }
 
 fn add(counter: &AtomicU64) {
@@ -67,6 +70,10 @@ impl Metrics {
         for (counter, count) in self.swept.iter().zip(counts) {
             counter.fetch_add(count, Relaxed);
         }
+    }
+
+    pub(crate) fn image_removed(&self) {
+        add(&self.images_removed);
     }
 
     /// The engine stopped to answer.
@@ -160,6 +167,10 @@ impl Metrics {
         let there = u64::from(gauges.engine_there);
         family("oz_worker_engine_connected", "gauge", &one(there));
         family("oz_worker_engine_lost_total", "counter", &one(of(&self.engine_lost)));
+        for (what, bytes) in ["used", "limit", "free"].iter().zip(gauges.disk_bytes) {
+            family(&format!("oz_worker_disk_{what}_bytes"), "gauge", &one(bytes));
+        }
+        family("oz_worker_images_removed_total", "counter", &one(of(&self.images_removed)));
         let kinds = ["container", "network", "volume", "folder"];
         let swept = kinds.iter().zip(&self.swept);
         let swept: Vec<_> = swept.map(|(kind, count)| (label("kind", kind), of(count))).collect();

@@ -33,12 +33,14 @@ pub(crate) async fn serve(
                 accepted = listener.accept() => accepted,
             };
             let Ok((stream, _)) = accepted else { continue };
+            let disk = &executions.context.disk;
             let text = executions.context.metrics.text(&Gauges {
                 active: executions.all().len(),
                 capacity,
                 worker_id: executions.context.worker_id.as_str(),
                 backend,
                 refusal: executions.context.gate.refusal(),
+                disk_bytes: [disk.used_bytes(), disk.limit_bytes(), disk.free_bytes()],
                 engine_there: executions.context.gate.is_engine_there(),
             });
             // One after the other: a scraper comes every few seconds.

@@ -1,6 +1,8 @@
 //! What a backend answers, whichever it is: failures, ends, and streams to read and write.
 
-use protocol::failure::FailureReason;
+use std::collections::HashMap;
+
+use protocol::{failure::FailureReason, ids::ExecutionId};
 use tokio::io::{AsyncBufRead, AsyncWrite};
 
 /// Why something could not be done, by its place in the closed list.
@@ -27,6 +29,20 @@ pub(crate) struct Ended {
     pub(crate) oom_killed: bool,
     /// False: there never was one, or it was never started.
     pub(crate) began: bool,
+}
+
+/// What is taken of the disk, in bytes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Usage {
+    pub(crate) executions: HashMap<ExecutionId, u64>,
+    /// Of images that this worker pulled itself; layers that two of them share are counted twice.
+    pub(crate) images: u64,
+}
+
+impl Usage {
+    pub(crate) fn total(&self) -> u64 {
+        self.executions.values().fold(self.images, |sum, bytes| sum.saturating_add(*bytes))
+    }
 }
 
 /// What a sweep removed.

@@ -10,18 +10,19 @@ mod image;
 pub(crate) mod journal;
 mod log_driver;
 mod network;
+mod pulled;
 mod sweep;
+mod usage;
 mod volume;
 
-use bollard::query_parameters::{
-    KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
-};
+use bollard::query_parameters::{KillContainerOptionsBuilder, RemoveContainerOptionsBuilder};
 use protocol::{failure::FailureReason, ids::ExecutionId, spec::RunSpec};
 
 use self::engine::{name, status};
 pub(crate) use self::{
     attach::Attach,
     engine::{Docker, connect},
+    pulled::Using,
 };
 use super::answer::Failure;
 use crate::{held::Held, home::Home};
@@ -67,9 +68,7 @@ impl Docker {
             Ok(()) => Ok(()),
             // 409: its removal is under way.
             Err(error) if matches!(status(&error), Some(404 | 409)) => Ok(()),
-            Err(error) => {
-                Err(self.failure(FailureReason::Unknown, "remove the container", &error))
-            }
+            Err(error) => Err(self.failure(FailureReason::Unknown, "remove the container", &error)),
         }
     }
 }

@@ -65,6 +65,16 @@ impl Config {
         if let Some(pool) = get("OZ_WORKER_NETWORK_POOL") {
             self.network_pool = pool;
         }
+        for (name, setting) in [
+            ("OZ_WORKER_DISK_LIMIT_BYTES", &mut self.disk_limit_bytes),
+            ("OZ_WORKER_MIN_FREE_BYTES", &mut self.min_free_bytes),
+            ("OZ_WORKER_EXECUTION_DISK_BYTES", &mut self.execution_disk_bytes),
+            ("OZ_WORKER_DISK_CHECK_MS", &mut self.disk_check_ms),
+        ] {
+            if let Some(value) = get(name) {
+                *setting = value.parse().context(name)?;
+            }
+        }
         if let Some(sweep) = get("OZ_WORKER_SWEEP_MS") {
             self.sweep_ms = sweep.parse().context("OZ_WORKER_SWEEP_MS")?;
         }

@@ -47,6 +47,15 @@ pub struct Config {
     pub parallel_starts: Option<u32>,
     /// Private address range that the networks of runs are cut from, each a /28.
     pub network_pool: String,
+    /// Most bytes of disk that executions and pulled images may take together; at it nothing new is taken. 0: no
+    /// bound.
+    pub disk_limit_bytes: u64,
+    /// Bytes that must be free where the state folder and the engine's data are; below, nothing new is taken.
+    pub min_free_bytes: u64,
+    /// Most bytes of disk one execution may take; beyond, it is stopped. 0: no bound.
+    pub execution_disk_bytes: u64,
+    /// Between two measurements of the disk, in milliseconds; longer where one takes long.
+    pub disk_check_ms: u64,
     /// Between two looks for what no execution owns any more, in milliseconds.
     pub sweep_ms: u64,
     /// Where to answer `GET /metrics`; nowhere without it.
@@ -123,6 +132,11 @@ impl Default for Config {
             parallel_starts: None,
             // Away from the ranges that engines, clouds and home networks hand out themselves.
             network_pool: "10.213.0.0/16".to_owned(),
+            disk_limit_bytes: 0,
+            // Enough to finish what runs and to write down how it ended.
+            min_free_bytes: 512 << 20,
+            execution_disk_bytes: 0,
+            disk_check_ms: 30_000,
             sweep_ms: 60_000,
             metrics_listen: None,
         }

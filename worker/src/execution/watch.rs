@@ -113,6 +113,10 @@ impl<'a> Watch<'a> {
                         _ => StopCause::Cancelled,
                     });
                 }
+                message = self.context.disk.exceeded(id), if self.known.killed.is_none() => {
+                    // At once: what it would still collect takes more.
+                    self.kill_for(FailureReason::AgentLimit, message).await;
+                }
                 changed = contact.changed() => {
                     let seen = *contact.borrow_and_update();
                     if seen.stranded {

@@ -2,9 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod direct;
+mod disk;
 mod docker;
 mod ends;
 mod engine;
+mod full;
 mod life;
 mod link;
 mod plane;

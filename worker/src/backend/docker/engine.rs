@@ -1,7 +1,7 @@
 //! The container engine as everything here uses it: the connection, what it was asked once at the start, the
 //! names and labels of what is ours, and its errors as failures.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use anyhow::Context;
 use protocol::{
@@ -10,7 +10,7 @@ use protocol::{
     spec::{RunSpec, Shape},
 };
 
-use super::{log_driver::LogDriver, volume::Fillers};
+use super::{log_driver::LogDriver, pulled::Pulled, volume::Fillers};
 use crate::{
     backend::answer::Failure,
     config::{Config, PullPolicy},
@@ -40,6 +40,9 @@ pub(crate) struct Docker {
     /// One at a time looks after sidecar volumes.
     pub(super) volumes: tokio::sync::Mutex<Fillers>,
     pub(super) gate: Arc<Gate>,
+    pub(in crate::backend) pulled: Pulled,
+    /// Where it keeps its data, on this machine.
+    pub(in crate::backend) data: Option<PathBuf>,
 }
 
 /// Connects to `host`, or to the usual socket, and agrees on an API version: an engine refuses one newer than
@@ -72,6 +75,8 @@ impl Docker {
                 .and_then(|cpus| u32::try_from(cpus).ok())
                 .map_or(u32::MAX, |cpus| cpus.saturating_mul(1_000)),
             volumes: tokio::sync::Mutex::default(),
+            pulled: Pulled::open(&config.state_dir),
+            data: info.docker_root_dir.filter(|_| !config.over_stdio()).map(PathBuf::from),
             gate,
             client,
         })

@@ -30,7 +30,7 @@ impl Docker {
         let present = self.image_id(image, reason).await?;
         // A sidecar image is made beside the worker as often as it is pulled: never pulled twice.
         let always = self.pull_policy == PullPolicy::Always && reason == FailureReason::ImagePull;
-        match present {
+        match present.clone() {
             Some(id) if !always => return Ok(id),
             None if self.pull_policy == PullPolicy::Never => {
                 let message = format!("image {image} is not present and pull_policy is \"never\"");
@@ -38,9 +38,13 @@ impl Docker {
             }
             _ => self.pull(image, reason, held).await?,
         }
-        self.image_id(image, reason).await?.ok_or_else(|| {
+        let id = self.image_id(image, reason).await?.ok_or_else(|| {
             Failure::new(reason, format!("image {image} was pulled and is not there"))
-        })
+        })?;
+        if present.as_deref() != Some(id.as_str()) && reason == FailureReason::ImagePull {
+            self.pulled.note(image, &id);
+        }
+        Ok(id)
     }
 
     pub(super) async fn image_id(

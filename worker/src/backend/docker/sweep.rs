@@ -14,6 +14,14 @@ use crate::backend::answer::Swept;
 
 type Labels = HashMap<String, String>;
 
+/// One that an execution's image asked for.
+pub(super) struct Volume {
+    name: String,
+    /// On the engine's machine.
+    pub(super) mountpoint: String,
+    pub(super) execution: ExecutionId,
+}
+
 impl Docker {
     /// Removes what no execution owns. `is_live` is asked after each listing: an execution is held before
     /// anything of it exists, so what is being started is never an orphan.
@@ -35,7 +43,7 @@ impl Docker {
             self.remove_network(&id).await?;
             swept.networks += 1;
         }
-        for (name, id) in self.volumes_of_runs().await? {
+        for Volume { name, execution: id, .. } in self.volumes_of_runs().await? {
             if !is_live(&id) {
                 tracing::info!(execution.id = %id, "a volume that execution {id} left is removed");
                 match self.remove_volume(&name).await {
@@ -49,7 +57,7 @@ impl Docker {
         Ok(())
     }
 
-    fn ours(&self) -> HashMap<String, Vec<String>> {
+    pub(super) fn ours(&self) -> HashMap<String, Vec<String>> {
         let label = format!("{LABEL_WORKER}={}", self.worker_id);
         HashMap::from([("label".to_owned(), vec![label])])
     }
@@ -70,17 +78,19 @@ impl Docker {
         Ok(found.into_iter().filter_map(|found| execution(&found.labels?)).collect())
     }
 
-    async fn volumes_of_runs(&self) -> anyhow::Result<Vec<(String, ExecutionId)>> {
+    pub(super) async fn volumes_of_runs(&self) -> anyhow::Result<Vec<Volume>> {
         let filters = self.ours();
         let options = ListVolumesOptionsBuilder::new().filters(&filters).build();
         let found = self.client.list_volumes(Some(options)).await;
         let found = found.context("list the volumes of this worker")?.volumes.unwrap_or_default();
-        let named =
-            |volume: bollard::models::Volume| Some((volume.name, execution(&volume.labels)?));
-        Ok(found.into_iter().filter_map(named).collect())
+        let ours = |volume: bollard::models::Volume| {
+            let execution = execution(&volume.labels)?;
+            Some(Volume { name: volume.name, mountpoint: volume.mountpoint, execution })
+        };
+        Ok(found.into_iter().filter_map(ours).collect())
     }
 }
 
-fn execution(labels: &Labels) -> Option<ExecutionId> {
+pub(super) fn execution(labels: &Labels) -> Option<ExecutionId> {
     labels.get(LABEL_EXECUTION)?.parse().ok()
 }

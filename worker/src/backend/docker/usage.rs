@@ -1,0 +1,62 @@
+//! What this worker's containers, their volumes and the images it pulled take of the engine's disk. The engine
+//! walks through each container's layer for it, so it is asked seldom.
+
+use std::{collections::HashMap, path::PathBuf};
+
+use anyhow::Context;
+use bollard::query_parameters::ListContainersOptionsBuilder;
+
+use super::{
+    engine::{Docker, status},
+    sweep::execution,
+};
+use crate::{backend::answer::Usage, disk::bytes_below};
+
+impl Docker {
+    /// # Errors
+    /// The engine does not answer.
+    pub(in crate::backend) async fn usage(&self) -> anyhow::Result<Usage> {
+        let filters = self.ours();
+        let options = ListContainersOptionsBuilder::new().all(true).size(true).filters(&filters);
+        let containers = self.client.list_containers(Some(options.build())).await;
+        let containers = containers.context("measure the containers of this worker")?;
+        let mut executions = HashMap::new();
+        for container in containers {
+            let bytes = container.size_rw.and_then(|bytes| u64::try_from(bytes).ok());
+            if let Some(id) = container.labels.as_ref().and_then(execution) {
+                *executions.entry(id).or_default() += bytes.unwrap_or(0);
+            }
+        }
+        let volumes = self.mounted_volumes().await?;
+        // An engine elsewhere has them elsewhere: they are not counted then.
+        let count = move || {
+            let sizes = volumes.into_iter().map(|(path, id)| (id, bytes_below(&path)));
+            sizes.collect::<Vec<_>>()
+        };
+        for (id, bytes) in tokio::task::spawn_blocking(count).await? {
+            *executions.entry(id).or_default() += bytes;
+        }
+        Ok(Usage { executions, images: self.image_bytes().await? })
+    }
+
+    async fn image_bytes(&self) -> anyhow::Result<u64> {
+        let mut bytes = 0_u64;
+        for (name, id) in self.pulled.all() {
+            match self.client.inspect_image(&name).await {
+                Ok(found) if found.id.as_deref() == Some(&id) => {
+                    let size = found.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+                    bytes = bytes.saturating_add(size);
+                }
+                Ok(_) => {}
+                Err(error) if status(&error) == Some(404) => {}
+                Err(error) => return Err(error).context("measure an image"),
+            }
+        }
+        Ok(bytes)
+    }
+
+    async fn mounted_volumes(&self) -> anyhow::Result<Vec<(PathBuf, protocol::ids::ExecutionId)>> {
+        let volumes = self.volumes_of_runs().await?;
+        Ok(volumes.into_iter().map(|volume| (volume.mountpoint.into(), volume.execution)).collect())
+    }
+}
