@@ -26,3 +26,4 @@ mod step;
 mod store;
 mod tenants;
 mod why;
+mod writer;
