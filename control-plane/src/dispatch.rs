@@ -70,13 +70,15 @@ async fn pass_from(core: &Core, rotation: &mut Rotation) -> Result<(), StoreErro
         }
         let now = core.now();
         let claim = Claim {
-            claimants: &claimants,
+            claimants,
             max_running: bounded(core.settings.max_running),
             answer_by: now + millis(core.settings.claim_timeout),
             now,
-            rotation,
+            rotation: std::mem::take(rotation),
         };
-        let Claimed { assignments, unfinished, rotation: next } = core.store.claim(&claim).await?;
+        let claim = Arc::new(claim);
+        let claimed = core.store.claim(&claim).await;
+        let Claimed { assignments, unfinished, rotation: next } = claimed?;
         *rotation = next;
         handed |= !assignments.is_empty();
         for assignment in assignments {

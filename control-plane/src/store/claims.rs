@@ -1,8 +1,9 @@
 //! Claiming: queued runs become executions, for many workers at once, in one transaction of a fixed number of
 //! statements. What is planned is planned on what that transaction reads.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
+use futures_util::FutureExt;
 use protocol::{
     event::{Event, EventLine},
     failure::FailureReason,
@@ -12,7 +13,7 @@ use protocol::{
 use sqlx::QueryBuilder;
 
 use super::{
-    Store, StoreError, Tx, again,
+    Db, Store, StoreError, Tx, again,
     lanes::{From, Loads, MAX_LANES, MAX_LANES_EACH, Seen},
     on_tx, parse,
     runs::optional,
@@ -51,14 +52,14 @@ pub struct Claimant {
 
 /// One look at the queue for the workers of a plane.
 #[derive(Debug)]
-pub struct Claim<'a> {
-    pub claimants: &'a [Claimant],
+pub struct Claim {
+    pub claimants: Vec<Claimant>,
     /// Runs under way of a tenant without a limit of its own; `None` without a bound.
     pub max_running: Option<u32>,
     /// By then the workers must have answered.
     pub answer_by: i64,
     pub now: i64,
-    pub rotation: &'a Rotation,
+    pub rotation: Rotation,
 }
 
 /// Where the next look begins, when there is more to see than one takes in. A hint: with an empty one the first
@@ -131,23 +132,47 @@ struct Take<'a> {
 
 impl Store {
     /// Hands queued runs to the workers that ask, by the order of [`plan`].
-    pub async fn claim(&self, claim: &Claim<'_>) -> Result<Claimed, StoreError> {
-        again(|| self.try_claim(claim)).await
+    pub async fn claim(&self, claim: &Arc<Claim>) -> Result<Claimed, StoreError> {
+        match self.db() {
+            // With what the writer has to store anyway: one commit for both.
+            Db::Sqlite { .. } => {
+                let claim = Arc::clone(claim);
+                self.exclusive(move |tx| {
+                    let claim = Arc::clone(&claim);
+                    async move { tx.claim(&claim).await }.boxed()
+                })
+                .await
+            }
+            // Beside it: reports are not to wait for another plane's claim.
+            Db::Postgres(_) => {
+                again(async || {
+                    let mut tx = self.begin().await?;
+                    tx.lock_claims().await?;
+                    let claimed = tx.claim(claim).await?;
+                    if claimed.assignments.is_empty() {
+                        tx.roll_back().await?;
+                    } else {
+                        tx.commit().await?;
+                    }
+                    Ok(claimed)
+                })
+                .await
+            }
+        }
     }
+}
 
-    async fn try_claim(&self, claim: &Claim<'_>) -> Result<Claimed, StoreError> {
-        let mut tx = self.begin().await?;
-        tx.lock_claims().await?;
-        let loads = tx.loads().await?;
-        let slots = slots(claim.claimants, &loads);
+impl Tx {
+    async fn claim(&mut self, claim: &Claim) -> Result<Claimed, StoreError> {
+        let loads = self.loads().await?;
+        let slots = slots(&claim.claimants, &loads);
         let free: usize = slots.iter().map(|one| one.free as usize).sum();
         if free == 0 {
-            tx.roll_back().await?;
             return Ok(Claimed { rotation: claim.rotation.clone(), ..Claimed::default() });
         }
         // Twice what each lane's share would be; where one turns out to have more turns, there is another look.
         let depth = (2 * free).div_ceil(claim.rotation.seen.max(1)).min(free).min(MAX_BATCH);
-        let (seen, rotation, whole) = tx.look(claim.rotation, depth, claim.now).await?;
+        let (seen, rotation, whole) = self.look(&claim.rotation, depth, claim.now).await?;
         let loads = owners(&seen, &loads, claim.max_running);
         let Plan { handovers, unfinished } = plan::plan(&seen.lanes, &loads, &slots, MAX_BATCH);
         let takes: Vec<_> = handovers
@@ -166,12 +191,8 @@ impl Store {
         };
         let all = whole && rotation.is_at_start();
         let unfinished = unfinished || (!all && takes.len() < free);
-        if takes.is_empty() {
-            tx.roll_back().await?;
-            return Ok(Claimed { assignments: Vec::new(), unfinished, rotation });
-        }
-        let assignments = tx.assign(&takes, claim).await?;
-        tx.commit().await?;
+        let assignments =
+            if takes.is_empty() { Vec::new() } else { self.assign(&takes, claim).await? };
         Ok(Claimed { assignments, unfinished, rotation })
     }
 }
@@ -257,7 +278,7 @@ impl Tx {
     async fn assign(
         &mut self,
         takes: &[Take<'_>],
-        claim: &Claim<'_>,
+        claim: &Claim,
     ) -> Result<Vec<Assignment>, StoreError> {
         let pending = Standing::QUEUED.apply(Fact::Assigned)?.state;
         // On PostgreSQL others may look at the same rows, a cancel for one: what they hold is passed over.
@@ -309,7 +330,7 @@ impl Tx {
     async fn insert_executions(
         &mut self,
         taken: &[(Row, &Take<'_>)],
-        claim: &Claim<'_>,
+        claim: &Claim,
     ) -> Result<(), StoreError> {
         on_tx!(self, |db| {
             let mut query = QueryBuilder::new(
@@ -338,7 +359,7 @@ impl Tx {
     async fn tell_handovers(
         &mut self,
         taken: &[(Row, &Take<'_>)],
-        claim: &Claim<'_>,
+        claim: &Claim,
         pending: RunState,
     ) -> Result<(), StoreError> {
         let told: Vec<_> = taken

@@ -67,7 +67,9 @@ impl Store {
             .execute(db)
             .await
             .map(|_| ()))?;
-        tx.commit().await
+        tx.commit().await?;
+        self.writer.counts_changed();
+        Ok(())
     }
 
     /// The plane's settings hold again.

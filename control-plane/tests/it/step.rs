@@ -36,13 +36,13 @@ pub(crate) fn claimant(capacity: u32) -> Claimant {
 /// What these workers are handed, by one look at the queue.
 pub(crate) async fn claim_for(core: &Core, claimants: &[Claimant]) -> Vec<Assignment> {
     let claim = Claim {
-        claimants,
+        claimants: claimants.to_vec(),
         max_running: Some(core.settings.max_running).filter(|&most| most > 0),
         answer_by: core.now() + 30_000,
         now: core.now(),
-        rotation: &Rotation::default(),
+        rotation: Rotation::default(),
     };
-    core.store.claim(&claim).await.unwrap().assignments
+    core.store.claim(&Arc::new(claim)).await.unwrap().assignments
 }
 
 /// What a worker with so many slots is handed.

@@ -312,7 +312,7 @@ async fn connections_come_and_go(db: Db) {
         disk_limit_bytes: Some(9),
         ..row("b", START + 5)
     };
-    assert_eq!(seen, [touched.clone()]);
+    assert_eq!(seen, std::slice::from_ref(&touched));
     let connected = store.connected(START + 1).await.unwrap();
     assert_eq!((&connected[0].connection, connected[0].running), (&touched, 0));
     assert_eq!(store.sweep_connections(START + 1).await.unwrap(), 1);
