@@ -104,7 +104,8 @@ pub async fn pass(core: &Core) -> Result<(), StoreError> {
         expire_waits(core, now).await?;
     }
     if now < core.reap_from() {
-        return Ok(());
+        // The database may be away still, or again: then the time that workers get begins anew.
+        return core.store.ping().await;
     }
     for execution in core.store.expired(now).await? {
         end(core, &execution, &Report::Expired, "its lease ran out").await?;

@@ -96,9 +96,12 @@ pub enum StoreError {
     /// A stored value this build cannot read.
     #[error("stored {0} cannot be read")]
     Corrupt(&'static str),
-    /// The database is away, too slow or full.
+    /// The database is away or too slow.
     #[error("the database does not answer")]
     Unavailable(#[source] sqlx::Error),
+    /// It has no room to write; what it has can still be read.
+    #[error("the database has no room left")]
+    Full(#[source] sqlx::Error),
 }
 
 impl From<sqlx::Error> for StoreError {
@@ -107,6 +110,8 @@ impl From<sqlx::Error> for StoreError {
         match code.as_deref() {
             // PostgreSQL: serialization failure, deadlock, lock timeout. SQLite: busy snapshot.
             Some("40001" | "40P01" | "55P03" | "517") => Self::Conflict,
+            // PostgreSQL: disk full. SQLite: full, and no room for the shared index of its log.
+            Some("53100" | "13" | "4874") => Self::Full(error),
             _ => Self::Unavailable(error),
         }
     }

@@ -45,6 +45,12 @@ pub(crate) enum ApiError {
     /// The database or the dispatcher is away.
     #[error("the service is not available")]
     Unavailable(#[source] anyhow::Error),
+    /// What is only read is still answered.
+    #[error(
+        "the plane's database has no disk space left: nothing is lost, and nothing new is taken until \
+         there is room where it lives (data_dir, or PostgreSQL's disk)"
+    )]
+    Full(#[source] anyhow::Error),
     /// Our own mistake.
     #[error("internal error")]
     Internal(#[source] anyhow::Error),
@@ -68,6 +74,7 @@ impl ApiError {
             StoreError::NotFound => Self::NotFound(what),
             StoreError::Conflict => Self::Conflict("somebody else changed it just now; try again"),
             StoreError::Unavailable(_) => Self::Unavailable(error.into()),
+            StoreError::Full(_) => Self::Full(error.into()),
             StoreError::Illegal(_) | StoreError::Corrupt(_) => Self::Internal(error.into()),
         }
     }
@@ -99,6 +106,7 @@ impl ApiError {
             Self::Unavailable(_) => {
                 (S::SERVICE_UNAVAILABLE, "resource_unavailable", "Not available")
             }
+            Self::Full(_) => (S::INSUFFICIENT_STORAGE, "resource_unavailable", "No room"),
             Self::Internal(_) => (S::INTERNAL_SERVER_ERROR, "internal_error", "Internal error"),
             Self::Status(status) => (*status, code_of(*status), title_of(*status)),
         }
@@ -122,7 +130,11 @@ impl ApiError {
         };
         let retryable = matches!(
             self,
-            Self::Conflict(_) | Self::Busy(_) | Self::Unavailable(_) | Self::Internal(_)
+            Self::Conflict(_)
+                | Self::Busy(_)
+                | Self::Unavailable(_)
+                | Self::Full(_)
+                | Self::Internal(_)
         );
         Problem {
             kind: format!("{TYPE_PREFIX}{code}"),
@@ -154,7 +166,7 @@ fn title_of(status: StatusCode) -> &'static str {
 impl IntoResponse for ApiError {
     /// The answer without body: [`envelope`](super::envelope) writes it, when it knows path and request id.
     fn into_response(self) -> Response {
-        if let Self::Internal(cause) | Self::Unavailable(cause) = &self {
+        if let Self::Internal(cause) | Self::Unavailable(cause) | Self::Full(cause) = &self {
             tracing::error!(error = format!("{cause:#}"), "{self}");
         }
         let mut response = self.status().into_response();
@@ -163,7 +175,7 @@ impl IntoResponse for ApiError {
             Self::Unauthenticated(_) => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            Self::Busy(_) | Self::Unavailable(_) => {
+            Self::Busy(_) | Self::Unavailable(_) | Self::Full(_) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
             }
             _ => {}

@@ -22,9 +22,9 @@ use super::{
     Peer,
     registry::{Connection, Dialect},
 };
-use crate::core::Core;
+use crate::{core::Core, store::StoreError};
 
-/// A worker that says nothing for this long, not even a pong, is gone.
+/// A stock worker that says nothing for this long, not even a pong, is gone. One of ours speaks with every heartbeat.
 const SILENCE: Duration = Duration::from_mins(1);
 
 /// How often the plane pings.
@@ -91,6 +91,7 @@ pub(super) async fn run(core: Arc<Core>, socket: WebSocket, worker_id: WorkerId)
     let (mut peer, queue) = match Peer::open(Arc::clone(&core), worker_id, hello).await {
         Ok(opened) => opened,
         Err(error) => {
+            unheard(&core, &error);
             tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "worker not taken");
             return part(sink, Goodbye::Failed).await;
         }
@@ -138,6 +139,11 @@ async fn read(
     first: Option<FromWorker>,
 ) -> Option<Goodbye> {
     let connection = Arc::clone(peer.connection());
+    let silence = match connection.dialect {
+        // What it holds is lost by then, and must not be handed to it once more.
+        Dialect::Ozma => core.settings.lease,
+        Dialect::Stock => SILENCE,
+    };
     let mut next = first.map_or(Heard::Sign, Heard::Frame);
     loop {
         let acted = match next {
@@ -150,10 +156,11 @@ async fn read(
             Heard::Gone => return None,
             Heard::End(goodbye) => return Some(goodbye),
         };
-        let silent = Instant::now() + SILENCE;
+        let silent = Instant::now() + silence;
         let mut acted = acted;
         next = loop {
             if let Err(error) = acted {
+                unheard(core, &error);
                 tracing::warn!(worker.id = %connection.worker_id,
                     error = format!("{:#}", anyhow::Error::new(error)), "closing a worker's connection");
                 return Some(Goodbye::Failed);
@@ -169,6 +176,14 @@ async fn read(
                 },
             }
         };
+    }
+}
+
+/// A worker spoke and the database could not take it, because it is away or full: then a silence that is seen there
+/// proves nothing. The reaper may see nothing of it, since it mostly reads.
+fn unheard(core: &Core, error: &StoreError) {
+    if matches!(error, StoreError::Unavailable(_) | StoreError::Full(_)) {
+        core.expect_silence();
     }
 }
 

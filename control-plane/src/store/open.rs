@@ -76,7 +76,14 @@ async fn open_sqlite(url: &str) -> anyhow::Result<Store> {
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT);
-    let pool = || SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT);
+    let pool = || {
+        SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).before_acquire(|connection, _| {
+            // A full disk makes SQLite roll back by itself. The driver goes on counting the transaction, and would
+            // begin no other on this connection.
+            let stuck = connection.is_in_transaction();
+            Box::pin(async move { Ok(!stuck) })
+        })
+    };
     let write = pool()
         .max_connections(1)
         .connect_with(options.clone())

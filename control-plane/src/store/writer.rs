@@ -305,11 +305,10 @@ async fn store(db: &Db, memory: &mut Memory, asks: &[Ask]) -> Vec<Result<Answer,
         match commit(db, memory, part).await {
             Ok(answers) => outcomes.extend(answers),
             Err(Failure::Away(error)) => {
-                outcomes.extend(part.iter().map(|_| Err(StoreError::Unavailable(same(&error)))));
+                outcomes.extend(part.iter().map(|_| Err(same(&error))));
                 // The others would wait just as long for the same answer.
                 for rest in parts.drain(..).rev() {
-                    outcomes
-                        .extend(rest.iter().map(|_| Err(StoreError::Unavailable(same(&error)))));
+                    outcomes.extend(rest.iter().map(|_| Err(same(&error))));
                 }
             }
             Err(Failure::Refused(error)) if part.len() == 1 => {
@@ -340,7 +339,7 @@ async fn alone(
         error = match commit(db, memory, item).await {
             Ok(mut answers) => return answers.pop().expect("one item, one answer"),
             Err(Failure::Refused(error)) => error,
-            Err(Failure::Away(error)) => StoreError::Unavailable(error),
+            Err(Failure::Away(error)) => error,
         };
     }
     Err(error)
@@ -348,8 +347,8 @@ async fn alone(
 
 /// Why a group was not stored.
 enum Failure {
-    /// The database did not answer: nothing else will be stored either.
-    Away(sqlx::Error),
+    /// The database did not answer or has no room: nothing else will be stored either.
+    Away(StoreError),
     /// Something in the group cannot be stored, or somebody else changed what it read.
     Refused(StoreError),
 }
@@ -357,9 +356,8 @@ enum Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(error) if !matches!(error, sqlx::Error::Database(_)) => {
-                Self::Away(error)
-            }
+            StoreError::Unavailable(sqlx::Error::Database(_)) => Self::Refused(error),
+            StoreError::Unavailable(_) | StoreError::Full(_) => Self::Away(error),
             other => Self::Refused(other),
         }
     }
@@ -377,10 +375,7 @@ async fn commit(
         Ok((answers, changed)) => {
             let ended = if changed { tx.commit().await } else { tx.roll_back().await };
             // Whether it was committed nobody knows now: it must not be tried again from here.
-            ended.map(|()| answers).map_err(|error| match error {
-                StoreError::Unavailable(error) => Failure::Away(error),
-                other => Failure::Away(sqlx::Error::Protocol(other.to_string())),
-            })
+            ended.map(|()| answers).map_err(|error| Failure::Away(same(&error)))
         }
         Err(error) => {
             // Rolled back by the server, should this not reach it.
@@ -399,7 +394,15 @@ fn gone() -> sqlx::Error {
 }
 
 /// The same once more, for everybody who waits.
-fn same(error: &sqlx::Error) -> sqlx::Error {
+fn same(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::Full(error) => StoreError::Full(same_cause(error)),
+        StoreError::Unavailable(error) => StoreError::Unavailable(same_cause(error)),
+        other => StoreError::Unavailable(sqlx::Error::Protocol(other.to_string())),
+    }
+}
+
+fn same_cause(error: &sqlx::Error) -> sqlx::Error {
     match error {
         sqlx::Error::Io(error) => {
             sqlx::Error::Io(std::io::Error::new(error.kind(), error.to_string()))
