@@ -65,6 +65,7 @@ fn frames(task: &TaskAssignment, worker: &Peer) -> [FromWorker; 3] {
             message: "done".to_owned(),
             exit_code: Some(0),
             peak_memory_bytes: None,
+            after: None,
             task_state: None,
         }),
     ]

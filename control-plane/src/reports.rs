@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use protocol::{
     ids::{ExecutionId, WorkerId},
+    link::EventCount,
     run::RunState,
 };
 
@@ -22,20 +23,22 @@ pub async fn record(
     worker: Option<&WorkerId>,
     report: &Report,
 ) -> Result<Recorded, StoreError> {
-    let judged = hand_in(core, execution, worker, report.clone()).await?.await?;
+    let judged = hand_in(core, execution, worker, report.clone(), None).await?.await?;
     Ok(tell(core, execution, judged))
 }
 
-/// Hands a report in to be recorded. With the answer [`tell`] is to be called.
+/// Hands a report in to be recorded, if all that its worker said before it is stored. With the answer [`tell`] is
+/// to be called.
 pub(crate) async fn hand_in(
     core: &Core,
     execution: &ExecutionId,
     worker: Option<&WorkerId>,
     report: Report,
+    after: Option<EventCount>,
 ) -> Result<Pending<Judged>, StoreError> {
     let retry = Retry { wait: core.settings.retry_wait, longest: LONGEST_WAIT };
     let (id, worker, now) = (execution.clone(), worker.cloned(), core.now());
-    core.store.hand_in_report(Record { id, worker, report, retry, now }).await
+    core.store.hand_in_report(Record { id, worker, report, after, retry, now }).await
 }
 
 /// Counts what became of a report and wakes followers and dispatch.
@@ -52,6 +55,7 @@ pub(crate) fn tell(core: &Core, execution: &ExecutionId, judged: Judged) -> Reco
             tracing::info!(run.id = %run_id, execution.id = %execution, "run {run_id} is {state}");
         }
         Recorded::Already => {}
+        Recorded::Early => core.counters.event_gaps.add(1),
         Recorded::Superseded => core.counters.superseded.add(1),
     }
     recorded

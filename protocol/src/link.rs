@@ -167,6 +167,10 @@ pub struct TaskCompleted {
     pub exit_code: Option<i32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory_bytes: Option<u64>,
+    /// What was said before it. The plane believes it once it holds all of that, and passes it over until then:
+    /// the worker says it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<EventCount>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -184,6 +188,16 @@ pub struct TaskFailed {
     pub oom_killed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory_bytes: Option<u64>,
+    /// As in [`TaskCompleted`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<EventCount>,
+}
+
+/// How many events each source has said of an execution.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventCount {
+    pub worker: u64,
+    pub sidecar: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

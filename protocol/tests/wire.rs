@@ -8,9 +8,9 @@ use protocol::{
     failure::FailureReason,
     ids::WorkerId,
     link::{
-        Ack, DiskUse, Drain, Events, FromWorker, Heartbeat, Hello, ReportAck, RunningExecution,
-        StockTask, TaskAssignment, TaskCancellation, TaskClaimed, TaskCompleted, TaskDefinition,
-        TaskFailed, TaskRejected, ToWorker, Verdict, Welcome,
+        Ack, DiskUse, Drain, EventCount, Events, FromWorker, Heartbeat, Hello, ReportAck,
+        RunningExecution, StockTask, TaskAssignment, TaskCancellation, TaskClaimed, TaskCompleted,
+        TaskDefinition, TaskFailed, TaskRejected, ToWorker, Verdict, Welcome,
     },
     run::RunState,
     secret::Secret,
@@ -91,6 +91,7 @@ fn from_worker() -> Vec<FromWorker> {
             task_state: Some("CANCELLED".to_owned()),
             exit_code: Some(0),
             peak_memory_bytes: Some(1024),
+            after: Some(EventCount { worker: 4, sidecar: 30 }),
         }),
         FromWorker::TaskFailed(TaskFailed {
             task_id: task_id(),
@@ -100,6 +101,7 @@ fn from_worker() -> Vec<FromWorker> {
             exit_code: Some(137),
             oom_killed: true,
             peak_memory_bytes: Some(1 << 26),
+            after: None,
         }),
         FromWorker::Events(Events {
             execution_id: EXECUTION.parse().unwrap(),

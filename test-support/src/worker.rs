@@ -250,6 +250,7 @@ impl FakeWorker {
             task_state: state.map(str::to_owned),
             exit_code: state.is_none().then_some(0),
             peak_memory_bytes: None,
+            after: None,
         };
         self.send(&FromWorker::TaskCompleted(completed)).await;
     }
@@ -263,6 +264,7 @@ impl FakeWorker {
             exit_code: None,
             oom_killed: false,
             peak_memory_bytes: None,
+            after: None,
         };
         self.send(&FromWorker::TaskFailed(failed)).await;
     }

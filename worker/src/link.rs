@@ -11,8 +11,8 @@ use std::{sync::Arc, time::Duration};
 use service::backoff::{Backoff, jitter};
 use tokio::time::Instant;
 
-pub(crate) use self::{identity::Identity, talk::Talk};
 use self::{dial::DialError, session::Session};
+pub(crate) use self::{identity::Identity, talk::Talk};
 use crate::executions::Executions;
 
 /// Waits between tries. The cap stays below half a lease, so that a plane's restart costs no execution.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use protocol::{
     event::{Event, EventLine, EventSource},
     ids::{ExecutionId, RunId, WorkerId},
-    link::{Events, FromWorker, TaskClaimed, Verdict},
+    link::{EventCount, Events, FromWorker, TaskClaimed, Verdict},
 };
 use tokio::{
     sync::{Notify, watch},
@@ -226,7 +226,17 @@ impl Outbox {
             return None;
         }
         inner.report_sent = inner.report.is_some();
-        inner.report.clone()
+        let mut report = inner.report.clone()?;
+        let after = Some(EventCount {
+            worker: inner.worker.received(),
+            sidecar: inner.sidecar.received(),
+        });
+        match &mut report {
+            FromWorker::TaskCompleted(completed) => completed.after = after,
+            FromWorker::TaskFailed(failed) => failed.after = after,
+            _ => {}
+        }
+        Some(report)
     }
 }
 

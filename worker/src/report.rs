@@ -69,6 +69,7 @@ impl Report {
                     task_state: None,
                     exit_code,
                     peak_memory_bytes,
+                    after: None,
                 })
             }
             Self::Cancelled { exit_code } => FromWorker::TaskCompleted(TaskCompleted {
@@ -79,6 +80,7 @@ impl Report {
                 task_state: Some("CANCELLED".to_owned()),
                 exit_code,
                 peak_memory_bytes: None,
+                after: None,
             }),
             Self::Failed { reason, message, exit_code, oom_killed, peak_memory_bytes } => {
                 FromWorker::TaskFailed(TaskFailed {
@@ -89,6 +91,7 @@ impl Report {
                     exit_code,
                     oom_killed,
                     peak_memory_bytes,
+                    after: None,
                 })
             }
         }

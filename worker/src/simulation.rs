@@ -16,13 +16,13 @@ use service::clock::Clock;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use crate::{held::Stop, output::Pushed};
 use crate::{
     executions::{Answer, Desk},
     held::Held,
     link::{Identity, Talk},
     report::Report,
 };
+pub use crate::{held::Stop, output::Pushed};
 
 /// One life of a worker's process: dropped, it has crashed.
 pub struct Life {

@@ -3,7 +3,9 @@
 use protocol::{
     failure::FailureReason,
     ids::{ExecutionId, RunId},
-    link::{FromWorker, ReportAck, TaskCancellation, TaskCompleted, TaskFailed, ToWorker},
+    link::{
+        EventCount, FromWorker, ReportAck, TaskCancellation, TaskCompleted, TaskFailed, ToWorker,
+    },
 };
 
 use super::registry::{Connection, Dialect};
@@ -22,6 +24,8 @@ pub(super) struct Said {
     /// Absent from a stock worker's.
     execution: Option<ExecutionId>,
     report: Report,
+    /// What the worker said of it before.
+    after: Option<EventCount>,
 }
 
 /// A report under way to the store.
@@ -48,7 +52,7 @@ impl Said {
         connection: &Connection,
         frame: FromWorker,
     ) -> Result<Self, Box<FromWorker>> {
-        let (run, execution, report) = match frame {
+        let (run, execution, report, after) = match frame {
             FromWorker::TaskClaimed(frame) => {
                 let lease = match connection.dialect {
                     Dialect::Ozma => core.settings.lease,
@@ -56,24 +60,24 @@ impl Said {
                 };
                 connection.took();
                 let report = Report::Claimed { lease_until: core.now() + millis(lease) };
-                (frame.task_id, frame.execution_id, report)
+                (frame.task_id, frame.execution_id, report, None)
             }
             FromWorker::TaskRejected(frame) => {
                 connection.hold(core.now(), millis(core.settings.heartbeat) / 4);
                 let report = Report::Declined { message: cut(&frame.reason) };
-                (frame.task_id, frame.execution_id, report)
+                (frame.task_id, frame.execution_id, report, None)
             }
             FromWorker::TaskCompleted(frame) => {
                 let report = completed(&frame);
-                (frame.task_id, frame.execution_id, report)
+                (frame.task_id, frame.execution_id, report, frame.after)
             }
             FromWorker::TaskFailed(frame) => {
                 let report = failed(&frame);
-                (frame.task_id, frame.execution_id, report)
+                (frame.task_id, frame.execution_id, report, frame.after)
             }
             other => return Err(Box::new(other)),
         };
-        Ok(Self { run, execution, report })
+        Ok(Self { run, execution, report, after })
     }
 
     fn kind(&self) -> Kind {
@@ -102,7 +106,8 @@ impl Said {
             }
             return Ok(None);
         };
-        let pending = reports::hand_in(core, &execution, Some(worker), self.report).await?;
+        let pending =
+            reports::hand_in(core, &execution, Some(worker), self.report, self.after).await?;
         Ok(Some(Owed { run: self.run, execution, kind, pending }))
     }
 }
@@ -117,7 +122,8 @@ impl Owed {
         let judged = (&mut self.pending).await?;
         let id = &self.execution;
         match (reports::tell(core, id, judged), self.kind) {
-            (_, Kind::Declined) => {}
+            // No answer to the latter: the worker says it again, and before it what is missing.
+            (_, Kind::Declined) | (Recorded::Early, _) => {}
             (Recorded::Superseded, _) => stop(connection, &self.run, Some(id.clone())),
             (Recorded::Applied { .. } | Recorded::Already, Kind::Claimed) => {}
             (Recorded::Applied { .. } | Recorded::Already, Kind::Terminal) => {

@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use protocol::{
     event::{EventLine, EventSource},
     ids::{ExecutionId, RunId, WorkerId},
+    link::EventCount,
 };
 
 use super::{
@@ -27,6 +28,8 @@ pub(crate) struct Record {
     /// Who reports; `None` is the plane itself.
     pub(crate) worker: Option<WorkerId>,
     pub(crate) report: Report,
+    /// What its worker said before it.
+    pub(crate) after: Option<EventCount>,
     /// When a run that is queued again may be claimed.
     pub(crate) retry: Retry,
     pub(crate) now: i64,

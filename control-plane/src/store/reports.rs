@@ -7,6 +7,7 @@ use protocol::{
     event::Phase,
     failure::FailureReason,
     ids::RunId,
+    link::EventCount,
     run::{Fact, RunState},
 };
 
@@ -64,6 +65,9 @@ pub enum Recorded {
     Applied { run_id: RunId, state: RunState, measured: Measured },
     /// It was known before, or is not true any more; nothing changed.
     Already,
+    /// Its worker said something before it that is not stored: it would be the last word on a run whose events
+    /// are not all there. The worker says both again.
+    Early,
     /// The execution is over or somebody else's: its worker must stop it.
     Superseded,
 }
@@ -116,7 +120,7 @@ impl From<Recorded> for Judged {
 
 impl Group<'_> {
     pub(super) fn record(&mut self, record: &Record) -> Result<Judged, StoreError> {
-        let Record { id, worker, report, retry, now } = record;
+        let Record { id, worker, report, after, retry, now } = record;
         let Some(Concerned { head, held, events }) = self.concerned(id) else {
             return Ok(Recorded::Superseded.into());
         };
@@ -128,6 +132,10 @@ impl Group<'_> {
         }
         if head.execution_id.as_ref() != Some(id) {
             return Ok(Recorded::Superseded.into());
+        }
+        let EventCount { worker, sidecar } = after.unwrap_or_default();
+        if worker > held.row.worker_seq || sidecar > held.row.sidecar_seq {
+            return Ok(Recorded::Early.into());
         }
         if matches!(report, Report::Expired) && held.row.lease_expires_at >= *now {
             return Ok(Recorded::Already.into());

@@ -6,9 +6,9 @@ use protocol::{
     failure::FailureReason,
     ids::{ArtifactUid, ExecutionId, RunId, TenantId, WorkerId},
     link::{
-        Ack, DiskUse, Drain, Events, FromWorker, Heartbeat, Hello, ReportAck, RunningExecution,
-        StockTask, TaskAssignment, TaskCancellation, TaskClaimed, TaskCompleted, TaskDefinition,
-        TaskFailed, TaskRejected, ToWorker, Verdict, Welcome,
+        Ack, DiskUse, Drain, EventCount, Events, FromWorker, Heartbeat, Hello, ReportAck,
+        RunningExecution, StockTask, TaskAssignment, TaskCancellation, TaskClaimed, TaskCompleted,
+        TaskDefinition, TaskFailed, TaskRejected, ToWorker, Verdict, Welcome,
     },
     run::RunState,
     secret::Secret,
@@ -48,6 +48,10 @@ fn count() -> impl Strategy<Value = u32> {
 
 fn large() -> impl Strategy<Value = u64> {
     prop_oneof![any::<u64>(), Just(u64::MAX), Just(0)]
+}
+
+fn event_count() -> impl Strategy<Value = EventCount> {
+    build!(EventCount { worker: large(), sidecar: large() })
 }
 
 fn texts() -> impl Strategy<Value = Vec<String>> {
@@ -305,6 +309,7 @@ pub(crate) fn from_worker() -> impl Strategy<Value = FromWorker> {
         task_state: of(text()),
         exit_code: of(code()),
         peak_memory_bytes: of(large()),
+        after: of(event_count()),
     });
     let failed = build!(TaskFailed {
         task_id: run_id(),
@@ -314,6 +319,7 @@ pub(crate) fn from_worker() -> impl Strategy<Value = FromWorker> {
         exit_code: of(code()),
         oom_killed: flag(),
         peak_memory_bytes: of(large()),
+        after: of(event_count()),
     });
     let events = build!(Events {
         execution_id: execution_id(),

@@ -136,10 +136,8 @@ impl Talk {
         let all = desk.all();
         let turn = all.partition_point(|held| Some(&held.execution_id) <= self.last.as_ref());
         let (before, after) = all.split_at(turn);
-        let (held, message) = after
-            .iter()
-            .chain(before)
-            .find_map(|held| Some((held, held.outbox.next(now)?)))?;
+        let (held, message) =
+            after.iter().chain(before).find_map(|held| Some((held, held.outbox.next(now)?)))?;
         self.last = Some(held.execution_id.clone());
         Some(message)
     }
