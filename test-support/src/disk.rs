@@ -14,6 +14,10 @@ use std::{
 const HOLDER: &str =
     r#"mount -t tmpfs -o size="$2" ozma-test "$1" && echo up && exec cat >/dev/null"#;
 
+/// Where a process [`within`](SmallDisk::within) sees it: a folder every Linux has. Whatever is in it is hidden there
+/// alone.
+pub const MOUNTED: &str = "/mnt";
+
 /// A small file system; gone when dropped.
 #[derive(Debug)]
 pub struct SmallDisk {
@@ -42,7 +46,19 @@ impl SmallDisk {
         Self { holder, path, filler }
     }
 
-    /// Its root folder.
+    /// The command, to be started where the disk is seen, below [`MOUNTED`]: with the program, the arguments and the
+    /// variables of `command`, and nothing else of it.
+    pub fn within(&self, command: &Command) -> Command {
+        let mut within = Command::new("nsenter");
+        within.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id())).arg("--");
+        within.arg(command.get_program()).args(command.get_args()).env_clear();
+        let set = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        within.envs(set);
+        within
+    }
+
+    /// Its root folder, as it is seen from outside. A program that resolves symbolic links by itself does not get
+    /// there: see [`within`](Self::within).
     pub fn path(&self) -> &std::path::Path {
         &self.path
     }
@@ -71,9 +87,6 @@ impl SmallDisk {
     }
 }
 
-/// A folder every Linux has; whatever is in it is hidden in the holder's namespace alone.
-const MOUNTED: &str = "/mnt";
-
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = self.holder.kill();
@@ -94,6 +107,9 @@ mod tests {
         assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
         disk.make_room();
         fs::write(&file, b"x").unwrap();
+        let mut cat = Command::new("cat");
+        cat.arg("/mnt/mine").env("PATH", "/bin:/usr/bin");
+        assert_eq!(disk.within(&cat).output().unwrap().stdout, b"x");
         assert!(!fs::exists("/mnt/mine").unwrap());
     }
 }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
 use crate::wait::eventually;
 
@@ -122,6 +122,17 @@ impl Drop for Process {
             }
         }
     }
+}
+
+/// SIGKILL for a process that is not our child: PID 1 of a container for example. `still` is asked when the process
+/// can no longer be mistaken for a later one of the same number, and says whether it is the one that is meant.
+/// Whether the signal was sent.
+pub fn kill_stranger(pid: u32, still: impl FnOnce() -> bool) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let Some(Ok(handle)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) else {
+        return false;
+    };
+    still() && pidfd_send_signal(&handle, Signal::KILL).is_ok()
 }
 
 fn keep(output: Option<impl Read + Send + 'static>, lines: &Arc<Mutex<Vec<String>>>) {
