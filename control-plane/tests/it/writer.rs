@@ -242,6 +242,7 @@ async fn answers_come_in_the_order_of_their_frames(db: Db) {
         message: "done".to_owned(),
         exit_code: Some(0),
         peak_memory_bytes: None,
+        after: None,
         task_state: None,
     });
     peer.take(completed.clone()).await.unwrap();
