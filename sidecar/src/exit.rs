@@ -53,6 +53,12 @@ pub(crate) fn decide(
         exit.message = order.message;
         return exit;
     }
+    if exit.reason == Some(FailureReason::TaskCancelled) {
+        // A signal that reached the harness from elsewhere: whoever may send one is the agent's own user.
+        exit.reason = Some(FailureReason::AgentExit);
+        let message = "the provider was interrupted, and not by its worker";
+        message.clone_into(&mut exit.message);
+    }
     let killed = exit.exit_code == Some(KILLED) || exit.reason == Some(FailureReason::SetupCommand);
     if exit.oom_killed && !exit.success && killed {
         exit.reason = Some(FailureReason::ContainerOom);
@@ -107,6 +113,13 @@ mod tests {
         ended.message = "é".repeat(1 << 20);
         let exit = decide(Ok(ended), None, Memory::default(), Memory::default());
         assert_eq!(exit.message.len(), MAX_MESSAGE_BYTES);
+    }
+
+    #[test]
+    fn an_interrupt_that_nobody_ordered_is_the_agents_own() {
+        let ended = Failure::new(FailureReason::TaskCancelled, "interrupted").exit();
+        let exit = decide(Ok(ended), None, Memory::default(), Memory::default());
+        assert_eq!((exit.success, exit.reason), (false, Some(FailureReason::AgentExit)));
     }
 
     #[test]

@@ -62,18 +62,19 @@ impl Places {
 /// Makes a folder of ours, or takes one that is there. A link of the image's could lead the journal into the agent's
 /// hands.
 fn make(folder: &Path, mode: u32) -> io::Result<()> {
-    let told = |why: &dyn std::fmt::Display| {
-        io::Error::other(format!("{} cannot be had: {why}", folder.display()))
+    let told = |kind: io::ErrorKind, why: &dyn std::fmt::Display| {
+        io::Error::new(kind, format!("{} cannot be had: {why}", folder.display()))
     };
     if fs::symlink_metadata(folder).is_ok_and(|about| !about.is_dir()) {
-        return Err(told(&"in the image it is a file or a link"));
+        let why = "in the image it is a file or a link";
+        return Err(told(io::ErrorKind::NotADirectory, &why));
     }
     fs::DirBuilder::new()
         .recursive(true)
         .mode(mode)
         .create(folder)
         .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(mode)))
-        .map_err(|error| told(&error))
+        .map_err(|error| told(error.kind(), &error))
 }
 
 /// `/tmp` is made where an image has none; where it cannot be, a folder of our own stands in for it.

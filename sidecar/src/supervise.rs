@@ -1,6 +1,6 @@
 //! The supervisor: waits for its assignment, runs it, says how it ended, and goes when everything was heard.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use harness::failure::Failure;
 use protocol::{
@@ -47,7 +47,7 @@ pub(crate) fn run(options: Options, vars: Variables) -> Result<u8, String> {
 }
 
 async fn supervise(options: Options, vars: Variables) -> Result<u8, String> {
-    let told = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+    let told = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     // Before anything of the task runs: set-up commands are root as we are, and our memory holds the link's key
     // and the model's.
     privileges::protect()?;
@@ -102,7 +102,12 @@ async fn supervise(options: Options, vars: Variables) -> Result<u8, String> {
             execute(context, &mut commands, &mut terminate, &mut interrupt).await
         }
         Err(error) => {
-            Failure::new(FailureReason::WorkspaceSetup, format!("make folders: {error}")).exit()
+            // What the image has in the place of our folders, it has every time.
+            let reason = match error.kind() {
+                io::ErrorKind::NotADirectory => FailureReason::AgentInvocation,
+                _ => FailureReason::WorkspaceSetup,
+            };
+            Failure::new(reason, format!("make folders: {error}")).exit()
         }
     };
     let code = match (exit.success, exit.exit_code) {

@@ -129,7 +129,8 @@ async fn an_image_without_a_place_for_the_sidecar_is_told() {
         std::os::unix::fs::symlink("/etc", worker.root().join(taken)).unwrap();
         worker.launch(&[]);
         let exit = worker.run(command("true")).await.exit().unwrap();
-        assert_eq!(exit.reason, Some(FailureReason::WorkspaceSetup));
+        // The user's to mend, and not tried again.
+        assert_eq!(exit.reason, Some(FailureReason::AgentInvocation));
         assert!(exit.message.contains(taken) && exit.message.contains("link"), "{}", exit.message);
     }
 }

@@ -32,10 +32,14 @@ impl Known {
             let (message, exit_code) = (exit.message, exit.exit_code);
             return Report::Succeeded { message, exit_code, peak_memory_bytes };
         }
-        let reason = exit.reason.unwrap_or(FailureReason::Unknown);
-        if self.stop == Some(Stop::Cancelled) || reason == FailureReason::TaskCancelled {
+        if self.stop == Some(Stop::Cancelled) {
             return Report::Cancelled { exit_code: exit.exit_code };
         }
+        let reason = match exit.reason.unwrap_or(FailureReason::Unknown) {
+            // Nobody asked for it, as far as is known here; of a run that is being cancelled the plane knows.
+            FailureReason::TaskCancelled => FailureReason::AgentExit,
+            reason => reason,
+        };
         // A process that died while the kernel was killing for memory died of that.
         let reason = if oom_killed && died(reason) { FailureReason::ContainerOom } else { reason };
         Report::Failed {
@@ -138,6 +142,9 @@ mod tests {
         assert_eq!(reason(known(None, Stop::Cancelled)), "cancelled");
         let failed = exit(false, Some(FailureReason::TaskCancelled));
         assert_eq!(reason(known(Some(failed), Stop::Cancelled)), "cancelled");
+        let failed = exit(false, Some(FailureReason::TaskCancelled));
+        let uninvited = Known { exit: Some(failed), ..Known::default() };
+        assert_eq!(reason(uninvited), "agent_exit");
         assert_eq!(reason(known(Some(exit(true, None)), Stop::Cancelled)), "succeeded");
         assert_eq!(reason(known(None, Stop::Shutdown)), "graceful_shutdown");
         let adopted = Known { adopted: true, ..Known::default() };

@@ -5,7 +5,10 @@ use protocol::{
     link::{FromWorker, TaskFailed},
     spec::RunSpec,
 };
-use test_support::image::docker;
+use test_support::{
+    image::{self, docker},
+    registry::Registry,
+};
 use worker::config::PullPolicy;
 
 use crate::rig::{Rig, command, container};
@@ -57,6 +60,54 @@ async fn an_image_that_is_not_there_is_named() {
 }
 
 #[tokio::test]
+async fn an_image_that_a_registry_has_not_is_told_from_a_registry_that_is_away() {
+    let rig = Rig::docker().await;
+    let registry = Registry::of(image::busybox());
+    for (image, told) in [
+        (registry.missing(), "has no such image"),
+        ("127.0.0.1:1/nobody:1".to_owned(), "could not be reached"),
+    ] {
+        let mut spec = command("true");
+        spec.image.clone_from(&image);
+        rig.plane.assign(&spec);
+        let failed = failure(&rig, &spec).await;
+        assert_eq!(failed.failure_reason, Some(FailureReason::ImagePull));
+        assert!(failed.message.contains(told) && failed.message.contains(&image), "{failed:?}");
+    }
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn an_image_with_a_file_in_our_place_is_the_users_to_mend() {
+    let rig = Rig::docker().await;
+    for file in ["run", "agent"] {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(file), "x").unwrap();
+        let mut spec = command("true");
+        spec.image = format!("ozma-test:{file}-{}", rig.config.worker_id);
+        image::import(folder.path(), &spec.image);
+        rig.plane.assign(&spec);
+        let failed = failure(&rig, &spec).await;
+        image::remove(&spec.image);
+        let reason = failed.failure_reason.unwrap();
+        assert_eq!(reason, FailureReason::AgentInvocation, "{failed:?}");
+        assert!(!reason.retryable());
+        assert!(failed.message.contains(&format!("/{file}")), "{failed:?}");
+    }
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_provider_that_interrupts_its_own_harness_is_not_cancelled() {
+    let rig = Rig::docker().await;
+    let spec = command("echo up; kill -TERM $PPID; sleep 300");
+    rig.plane.assign(&spec);
+    let failed = failure(&rig, &spec).await;
+    assert_eq!(failed.failure_reason, Some(FailureReason::AgentExit), "{failed:?}");
+    rig.finish().await;
+}
+
+#[tokio::test]
 async fn a_sidecar_image_that_is_not_there_is_named() {
     let mut rig = Rig::new().await;
     rig.config.pull_policy = PullPolicy::Never;
@@ -72,7 +123,7 @@ async fn a_sidecar_image_that_is_not_there_is_named() {
 #[tokio::test]
 async fn a_sidecar_image_without_a_sidecar_is_named() {
     let mut rig = Rig::new().await;
-    rig.config.sidecar_image = test_support::image::busybox().to_owned();
+    rig.config.sidecar_image = image::busybox().to_owned();
     rig.start().await;
     for _ in 0..2 {
         let spec = command("true");

@@ -50,6 +50,13 @@ fn socket_mount(home: &Home) -> Mount {
     }
 }
 
+/// Which of our places the image has a file in, by what the runtime said when it could not mount there.
+fn taken_place(cause: &str) -> Option<&'static str> {
+    let is_at = |place: &&str| cause.contains(&format!("at \"{place}\""));
+    let places = [SOCKET_FOLDER, SIDECAR_MOUNT];
+    places.into_iter().find(is_at).filter(|_| cause.contains("not a directory"))
+}
+
 impl Docker {
     /// A volume that the image asks for, as the engine would make it by itself, but with our labels: one that
     /// outlives its container is known again.
@@ -140,6 +147,13 @@ impl Docker {
     ) -> Result<(), Failure> {
         let started = self.client.start_container(&name(id), None).await;
         started.map_err(|error| {
+            if let Some(place) = taken_place(&error.to_string()) {
+                // The image's own doing, and so each time.
+                return Failure::new(
+                    FailureReason::AgentInvocation,
+                    format!("the image cannot be used: {place} or what it is in is a file there, and has to be a folder"),
+                );
+            }
             self.failure(FailureReason::ContainerStart, "start the container", &error)
         })
     }

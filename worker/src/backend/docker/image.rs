@@ -19,6 +19,16 @@ const SAY_EVERY: Duration = Duration::from_secs(1);
 /// Layers followed in one pull; an image with more shows the progress of these.
 const MAX_LAYERS: usize = 256;
 
+/// What engines pass on of a registry that answered: it has no such image, or does not give it to us.
+const ANSWERS: [&str; 6] = [
+    "manifest unknown",
+    "manifest for",
+    "not found",
+    "repository does not exist",
+    "access denied",
+    "unauthorized",
+];
+
 impl Docker {
     /// The id of `image`, pulled if the policy says so; fails for `reason`. Progress goes to `held`.
     pub(super) async fn image(
@@ -59,6 +69,27 @@ impl Docker {
         }
     }
 
+    /// Tells an image that is not to be had from a registry that is not.
+    fn pull_failure(
+        &self,
+        image: &str,
+        reason: FailureReason,
+        error: &bollard::errors::Error,
+    ) -> Failure {
+        let failure = self.failure(reason, &format!("pull image {image}"), error);
+        if !self.gate.is_engine_there() {
+            return failure;
+        }
+        let said = failure.message.to_lowercase();
+        let has_answered = status(error) == Some(404) || ANSWERS.iter().any(|no| said.contains(no));
+        let whose = if has_answered {
+            "the registry has no such image, or not for this worker; is its name right?"
+        } else {
+            "its registry could not be reached, or failed"
+        };
+        Failure::new(reason, format!("{} ({whose})", failure.message))
+    }
+
     /// Where the image wants volumes, our own places left out.
     pub(super) async fn image_volumes(&self, image: &str) -> Result<Vec<String>, Failure> {
         let found = self.client.inspect_image(image).await.map_err(|error| {
@@ -80,8 +111,7 @@ impl Docker {
         let mut said = None;
         let mut pull = std::pin::pin!(self.client.create_image(Some(options), None, None));
         while let Some(step) = pull.next().await {
-            let step =
-                step.map_err(|error| self.failure(reason, &format!("pull image {image}"), &error))?;
+            let step = step.map_err(|error| self.pull_failure(image, reason, &error))?;
             progress.take(step);
             let due = said.is_none_or(|said: Instant| said.elapsed() >= SAY_EVERY);
             if let (Some(held), true) = (held, due) {
