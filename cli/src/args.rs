@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::commands::{
     bench::BenchArgs, completions::CompletionsArgs, demo::DemoArgs, doctor::DoctorArgs,
     env::EnvArgs, login::LoginArgs, run::RunArgs, runs::RunsArgs, serve::ServeArgs,
-    token::TokenArgs, up::UpArgs, worker::WorkerArgs,
+    tenants::TenantsArgs, token::TokenArgs, up::UpArgs, worker::WorkerArgs,
 };
 
 const ABOUT: &str =
@@ -42,10 +42,12 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Start a control plane
     Serve(ServeArgs),
-    /// Start a worker, which runs containers for a plane
+    /// Start a worker, which runs containers for a plane; drain one
     Worker(WorkerArgs),
     /// Tokens for tenants and workers (needs the admin key)
     Token(TokenArgs),
+    /// What each tenant has, and may have (needs the admin key)
+    Tenants(TenantsArgs),
     /// Remember a plane and a token for it
     Login(LoginArgs),
     /// Measure this machine: hand-over, start of a container, memory

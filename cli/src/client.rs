@@ -3,7 +3,7 @@
 pub(crate) mod problem;
 pub(crate) mod sse;
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Write, sync::Arc, time::Duration};
 
 use protocol::secret::Secret;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
@@ -74,6 +74,14 @@ impl Client {
     pub(crate) async fn post_empty(&self, path: &str) -> Result<StatusCode, Failure> {
         let request = self.request(Method::POST, path).header(header::CONTENT_LENGTH, 0);
         Ok(self.send(request.timeout(ANSWER_TIMEOUT)).await?.status())
+    }
+
+    pub(crate) async fn put<B: Serialize + Sync, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, Failure> {
+        self.read(self.request(Method::PUT, path).json(body)).await
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Result<(), Failure> {
@@ -183,6 +191,20 @@ fn http(url: &str) -> Result<reqwest::Client, Failure> {
         builder = builder.no_proxy();
     }
     builder.build().map_err(|error| Failure::platform(format!("cannot set up HTTP: {error}")))
+}
+
+/// A text as one segment of a path.
+pub(crate) fn segment(text: &str) -> String {
+    let mut segment = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~') {
+            segment.push(char::from(byte));
+        } else {
+            // A dot too: two of them would be a step up.
+            let _ = write!(segment, "%{byte:02X}");
+        }
+    }
+    segment
 }
 
 /// Whether an address is on this machine.

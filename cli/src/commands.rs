@@ -9,6 +9,7 @@ pub(crate) mod login;
 pub(crate) mod run;
 pub(crate) mod runs;
 pub(crate) mod serve;
+pub(crate) mod tenants;
 pub(crate) mod token;
 pub(crate) mod up;
 pub(crate) mod worker;
@@ -37,6 +38,7 @@ pub(crate) async fn run(
         Command::Serve(args) => serve::run(args, around, term).await,
         Command::Worker(args) => worker::run(args, around, term).await,
         Command::Token(args) => token::run(args, around, term).await,
+        Command::Tenants(args) => tenants::run(args, around, term).await,
         Command::Login(args) => login::run(args, around, term).await,
         Command::Bench(args) => bench::run(args, around, term).await,
         Command::Completions(args) => completions::run(&args, Cli::command(), term),

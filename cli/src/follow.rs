@@ -2,9 +2,16 @@
 
 mod view;
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::Pin,
+    time::{Duration, Instant},
+};
 
-use protocol::{api::events::EventView, event::Event, run::RunState};
+use protocol::{
+    api::{events::EventView, why::WhyView},
+    event::Event,
+    run::RunState,
+};
 use service::backoff::Backoff;
 
 use crate::{
@@ -155,17 +162,29 @@ async fn stream(
         Err(failure) => return Err(failure),
     };
     let mut parser = Parser::default();
+    let mut asking: Option<Asking<'_>> = None;
     let mut tick = tokio::time::interval(TICK);
     *heard = Instant::now();
     loop {
         let chunk = tokio::select! {
             chunk = answer.chunk() => chunk,
+            message = answered(&mut asking) => {
+                asking = None;
+                if let Some(message) = message {
+                    following.view.waits_for(&message);
+                }
+                continue;
+            }
             _ = tick.tick() => {
                 if heard.elapsed() > SILENCE {
                     return Ok(End::Broken(None));
                 }
                 if !following.options.json {
-                    term.status(&following.view.status(Instant::now()));
+                    let now = Instant::now();
+                    if asking.is_none() && following.view.asks_why(now) {
+                        asking = Some(Box::pin(why(client, path)));
+                    }
+                    term.status(&following.view.status(now));
                 }
                 continue;
             }
@@ -178,6 +197,22 @@ async fn stream(
                 return Ok(End::Terminal(state));
             }
         }
+    }
+}
+
+/// A question to the plane while its events are listened to.
+type Asking<'a> = Pin<Box<dyn Future<Output = Option<String>> + Send + 'a>>;
+
+/// What the run waits for; nothing when the plane does not say, as an older one.
+async fn why(client: &Client, events: &str) -> Option<String> {
+    let path = format!("{}/why", events.strip_suffix("/events")?);
+    client.get::<WhyView>(&path, &[]).await.ok().map(|view| view.message)
+}
+
+async fn answered(asking: &mut Option<Asking<'_>>) -> Option<String> {
+    match asking {
+        Some(asking) => asking.await,
+        None => std::future::pending().await,
     }
 }
 

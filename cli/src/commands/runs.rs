@@ -2,6 +2,7 @@
 
 mod list;
 pub(crate) mod show;
+mod why;
 
 use std::path::PathBuf;
 
@@ -54,6 +55,13 @@ enum RunsCommand {
         #[arg(long)]
         json: bool,
     },
+    /// What a run waits for
+    Why {
+        run: RunId,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Stop a run
     Cancel { run: RunId },
     /// The content of an artifact, on standard output or into a file
@@ -86,6 +94,7 @@ pub(crate) async fn run(
             }
         }
         RunsCommand::Logs { run, follow: false, json } => logs(&client, &run, json, term).await,
+        RunsCommand::Why { run, json } => why::why(&client, &run, json, term).await,
         RunsCommand::Cancel { run } => {
             follow::cancel(&client, run.as_str()).await.map_err(|failure| {
                 if failure.status == Some(400) {

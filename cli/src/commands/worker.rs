@@ -1,8 +1,10 @@
 //! `ozma worker`: runs containers for a plane.
 
+mod drain;
+
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use protocol::secret::Secret;
 use service::{clock::Clock, lifecycle::Lifecycle};
 use worker::{Config, config::Backend};
@@ -22,6 +24,8 @@ DOCKER_HOST, OPENAI_API_KEY, …), then these flags.";
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct WorkerArgs {
+    #[command(subcommand)]
+    command: Option<WorkerCommand>,
     /// A TOML file of settings
     #[arg(long, value_name = "FILE", env = "OZ_WORKER_CONFIG")]
     config: Option<PathBuf>,
@@ -63,6 +67,15 @@ pub(crate) struct WorkerArgs {
     drain_secs: u64,
 }
 
+/// What is said to a plane about a worker, rather than being one.
+#[derive(Debug, Subcommand)]
+enum WorkerCommand {
+    /// Let a worker take nothing new; what runs there goes on (needs the admin key)
+    Drain(drain::DrainArgs),
+    /// Let a worker take work again (needs the admin key)
+    Resume(drain::ResumeArgs),
+}
+
 /// See [`Backend`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BackendArg {
@@ -86,6 +99,11 @@ pub(crate) async fn run(
     around: &Surroundings,
     term: &mut Term,
 ) -> Result<(), Failure> {
+    match args.command {
+        Some(WorkerCommand::Drain(args)) => return drain::drain(args, around, term).await,
+        Some(WorkerCommand::Resume(args)) => return drain::resume(args, around, term).await,
+        None => {}
+    }
     let (check, drain) = (args.check_config, Duration::from_secs(args.drain_secs));
     let log = args.log.clone();
     let config = config(args, around)?;

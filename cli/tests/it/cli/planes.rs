@@ -107,8 +107,37 @@ fn against_a_real_plane() {
     let refused = home.ozma_with(&["token", "list", "--token", "a-tenant-of-the-test"], &[]);
     assert!(refused.code == 3 && refused.err.contains("admin key"), "{refused:?}");
 
+    queue_and_fleet(&home, &admin);
     assert_eq!(home.ozma(&["env", "delete", "shop"]).code, 0);
     assert!(home.ozma(&["env", "list"]).err.contains("no environments"));
+}
+
+/// Why a run waits, what its tenant may have, and drains of a worker that is not there.
+fn queue_and_fleet(home: &Home, admin: &[(&str, &str)]) {
+    let run = home.ozma(&["run", "--env", "shop", "--no-follow", "do it"]);
+    let why = home.ozma(&["runs", "why", run.out.trim()]);
+    assert!(why.out.starts_with("QUEUED: no worker is connected"), "{why:?}");
+    let why = home.ozma(&["runs", "why", run.out.trim(), "--json"]);
+    let why: Value = serde_json::from_str(&why.out).unwrap();
+    assert_eq!(why["code"], "no_worker");
+
+    let listed = home.ozma_with(&["tenants", "list", "--json"], admin);
+    let listed: Value = serde_json::from_str(&listed.out).unwrap();
+    let waiting = listed["tenants"].as_array().unwrap().iter().find(|one| one["queued"] == 1);
+    let tenant = waiting.unwrap()["tenant_id"].as_str().unwrap();
+    home.ozma_with(&["tenants", "limit", tenant, "--queued", "1"], admin);
+    let set = home.ozma_with(&["tenants", "limit", tenant, "--running", "3"], admin);
+    let columns: Vec<_> = set.out.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(columns, [tenant, "1", "1*", "0", "3*"], "{set:?}");
+    let full = home.ozma(&["run", "--env", "shop", "--no-follow", "one too many"]);
+    assert!(full.code != 0 && full.err.contains("1 runs are waiting"), "{full:?}");
+    assert_eq!(home.ozma_with(&["tenants", "limit", tenant, "--reset"], admin).code, 0);
+
+    let drained = home.ozma_with(&["worker", "drain", "rack 1", "--wait"], admin);
+    assert!(drained.out.contains("runs nothing"), "{drained:?}");
+    assert!(drained.err.contains("not connected"), "{drained:?}");
+    assert_eq!(home.ozma_with(&["worker", "resume", "rack 1"], admin).code, 0);
+    assert_eq!(home.ozma(&["runs", "cancel", run.out.trim()]).code, 0);
 }
 
 fn signal(name: &str, pid: u32) {
