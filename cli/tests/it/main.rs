@@ -7,6 +7,7 @@ mod cli;
 mod client;
 mod direct;
 mod ends;
+mod faults;
 mod fidelity;
 mod images;
 mod restarts;

@@ -127,20 +127,25 @@ impl Drop for Stack {
     /// A failed test takes its containers along.
     fn drop(&mut self) {
         self.worker.kill();
-        for (kind, name) in leftovers(&self.worker_id) {
-            let mut remove = Command::new("docker");
-            remove.args([kind, "rm", "--force"]);
-            if kind == "container" {
-                remove.arg("--volumes");
-            }
-            // It may be going by itself.
-            let _ = remove.arg(name).output();
+        for left in leftovers(&self.worker_id) {
+            remove(&left);
         }
     }
 }
 
+/// Takes away what a failed test left.
+pub(crate) fn remove((kind, name): &(&'static str, String)) {
+    let mut remove = Command::new("docker");
+    remove.args([kind, "rm", "--force"]);
+    if *kind == "container" {
+        remove.arg("--volumes");
+    }
+    // It may be going by itself.
+    let _ = remove.arg(name).output();
+}
+
 /// Containers, then networks, then volumes, in the order they can be removed.
-fn leftovers(worker_id: &str) -> Vec<(&'static str, String)> {
+pub(crate) fn leftovers(worker_id: &str) -> Vec<(&'static str, String)> {
     let filter = format!("label={WORKER_LABEL}={worker_id}");
     [("container", "--all"), ("network", "--no-trunc"), ("volume", "--quiet")]
         .into_iter()
@@ -151,7 +156,7 @@ fn leftovers(worker_id: &str) -> Vec<(&'static str, String)> {
         .collect()
 }
 
-fn lines(text: &str) -> Vec<String> {
+pub(crate) fn lines(text: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
@@ -172,7 +177,7 @@ async fn start_plane(
 }
 
 /// The first address of loopback in a line of log.
-fn address(line: &str) -> Option<SocketAddr> {
+pub(crate) fn address(line: &str) -> Option<SocketAddr> {
     let at = line.find("127.0.0.1:")?;
     let text = &line[at..];
     let end =
@@ -198,7 +203,7 @@ fn start_worker(
 }
 
 /// The binary under test, in an environment of nothing but what is said here.
-fn ozma(subcommand: &str, folder: &TempDir) -> Command {
+pub(crate) fn ozma(subcommand: &str, folder: &TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ozma"));
     command.arg(subcommand).current_dir(folder.path()).env_clear().env("HOME", folder.path());
     for name in ["PATH", "DOCKER_HOST"] {
