@@ -15,7 +15,8 @@ use self::{dial::DialError, session::Session};
 pub(crate) use self::{identity::Identity, talk::Talk};
 use crate::executions::Executions;
 
-/// Waits between tries. The cap stays below half a lease, so that a plane's restart costs no execution.
+/// Waits between tries. The cap stays below half a lease, so that a plane's restart costs no execution; where the
+/// plane's lease is shorter than usual, so are the waits.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(4);
 
@@ -25,6 +26,7 @@ const REFUSED_WAIT: Duration = Duration::from_secs(30);
 /// Runs until nothing runs any more after a stop was asked for.
 pub(crate) async fn run(identity: &Identity, executions: &Arc<Executions>) {
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+    let mut longest_wait = LONGEST_WAIT;
     let done = done(executions);
     tokio::pin!(done);
     loop {
@@ -33,15 +35,17 @@ pub(crate) async fn run(identity: &Identity, executions: &Arc<Executions>) {
             ended = connect(identity, executions) => ended,
             () = &mut done => return,
         };
-        let was_up = ended.was_up;
-        executions.context.metrics.disconnected(was_up);
+        executions.context.metrics.disconnected(ended.was_up.is_some());
+        if let Some(silence) = ended.was_up {
+            longest_wait = (silence / 2).clamp(FIRST_WAIT, LONGEST_WAIT);
+        }
         let wait = match &ended.cause {
             Cause::Refused(error) => {
                 tracing::error!(error = %error, "the plane refuses this worker; next try in {} s", REFUSED_WAIT.as_secs());
                 REFUSED_WAIT + jitter(REFUSED_WAIT / 4)
             }
             Cause::Other(error) => {
-                let wait = backoff.next(begun.elapsed());
+                let wait = backoff.next(begun.elapsed()).min(longest_wait);
                 tracing::warn!(
                     error = format!("{error:#}"),
                     wait_ms = wait.as_millis(),
@@ -65,7 +69,8 @@ async fn done(executions: &Executions) {
 }
 
 struct SessionEnd {
-    was_up: bool,
+    /// How long the plane may be silent, if it was up.
+    was_up: Option<Duration>,
     cause: Cause,
 }
 
@@ -79,16 +84,17 @@ async fn connect(identity: &Identity, executions: &Arc<Executions>) -> SessionEn
     let socket = match dial::dial(&identity.plane_url, id, &identity.token).await {
         Ok(socket) => socket,
         Err(error @ DialError::Refused(_)) => {
-            return SessionEnd { was_up: false, cause: Cause::Refused(error) };
+            return SessionEnd { was_up: None, cause: Cause::Refused(error) };
         }
-        Err(error) => return SessionEnd { was_up: false, cause: Cause::Other(error.into()) },
+        Err(error) => return SessionEnd { was_up: None, cause: Cause::Other(error.into()) },
     };
     match Session::open(socket, identity, executions).await {
         Ok(session) => {
             executions.context.metrics.connected();
             tracing::info!(worker.id = %id, "connected to the plane as {id}");
-            SessionEnd { was_up: true, cause: Cause::Other(session.run().await) }
+            let was_up = session.silence();
+            SessionEnd { was_up, cause: Cause::Other(session.run().await) }
         }
-        Err(error) => SessionEnd { was_up: false, cause: Cause::Other(error) },
+        Err(error) => SessionEnd { was_up: None, cause: Cause::Other(error) },
     }
 }

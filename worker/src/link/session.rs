@@ -56,6 +56,11 @@ impl<'a> Session<'a> {
         Ok(Self { executions, writer, reader, talk })
     }
 
+    /// How long the plane may be silent before the link counts as dead; known once it was welcomed.
+    pub(super) fn silence(&self) -> Option<Duration> {
+        self.talk.silence()
+    }
+
     /// Until the connection ends; the answer is why.
     pub(super) async fn run(self) -> anyhow::Error {
         let Self { executions, mut writer, mut reader, talk } = self;

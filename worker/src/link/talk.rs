@@ -64,6 +64,11 @@ impl Talk {
         (Self { begun: now, heard: now, terms: None, last: None }, hello)
     }
 
+    /// How long the plane may be silent, by its own terms. Shorter than a lease.
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        self.terms.as_ref().map(|terms| terms.silence)
+    }
+
     pub(crate) fn is_welcomed(&self) -> bool {
         self.terms.is_some()
     }
