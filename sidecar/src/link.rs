@@ -3,9 +3,13 @@
 
 pub(crate) mod session;
 
-use std::{sync::Arc, time::Duration};
+use std::{io, os::fd::AsFd, sync::Arc, time::Duration};
 
-use tokio::{net::UnixStream, sync::mpsc, time::Instant};
+use tokio::{
+    net::{UnixStream, unix::pipe},
+    sync::mpsc,
+    time::Instant,
+};
 
 pub(crate) use self::session::Command;
 use self::session::Session;
@@ -17,6 +21,14 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// A link this long up counts as a success, and the next wait starts small again.
 const FORGET_AFTER: Duration = Duration::from_secs(10);
+
+/// Standard input and output as the pipes that an engine makes them: without a thread for each, which would take
+/// half a megabyte.
+fn pipes() -> io::Result<(pipe::Receiver, pipe::Sender)> {
+    let input = pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
+    let output = pipe::Sender::from_owned_fd(io::stdout().as_fd().try_clone_to_owned()?)?;
+    Ok((input, output))
+}
 
 pub(crate) struct Link {
     session: Session,
@@ -32,8 +44,12 @@ impl Link {
     pub(crate) async fn run(mut self, way: args::Link) {
         match way {
             args::Link::Stdio => {
-                let (input, output) = (tokio::io::stdin(), tokio::io::stdout());
-                if let Err(error) = self.session.run(input, output).await {
+                let ended = match pipes() {
+                    Ok((input, output)) => self.session.run(input, output).await,
+                    // A terminal, or a file: somebody tries things by hand.
+                    Err(_) => self.session.run(tokio::io::stdin(), tokio::io::stdout()).await,
+                };
+                if let Err(error) = ended {
                     crate::say::say(&format!("the link ended: {error}"));
                 }
             }

@@ -21,8 +21,8 @@ impl Orphan {
             (format!("ozma.worker={worker}"), format!("ozma.execution={}", spec.execution_id));
         let labels = ["--label", image::LABEL, "--label", &worker, "--label", &execution];
         // Apart from each other: each may be swept before the next is made.
-        let run = ["run", "--detach", "--network", "none", "--name", &name];
-        docker(&[&run[..], &labels, &[&spec.image, "sleep", "300"]].concat(), &[]);
+        let made = ["create", "--network", "none", "--name", &name];
+        docker(&[&made[..], &labels, &[&spec.image, "sleep", "300"]].concat(), &[]);
         let subnet = format!("10.214.{number}.0/28");
         let network = [&["network", "create", "--subnet", &subnet], &labels[..], &[&name]];
         docker(&network.concat(), &[]);
@@ -64,6 +64,7 @@ async fn orphans_go_at_the_start_and_later_and_nothing_else_does() {
     std::fs::write(somebodys.join("thesis.tex"), "").unwrap();
     let others = Orphan::of(&format!("{worker}-2"), 1, None);
     let early = Orphan::of(&worker, 2, Some(&rig.config.state_dir));
+    docker(&["start", &early.0], &[]);
     rig.start().await;
     eventually("the first to go", || async { (early.left() == 0).then_some(()) }).await;
 

@@ -170,6 +170,6 @@ mod tests {
         };
         assert_eq!(names(&pulled), ["c", "a"]);
         pulled.forget(&Image { name: "c".to_owned(), id: "c".to_owned() });
-        assert_eq!(names(&Pulled::open(folder.path())), ["b", "a"]);
+        assert_eq!(names(&Pulled::open(folder.path())), ["a", "b"]);
     }
 }
