@@ -105,6 +105,12 @@ impl Life {
         self.going.cancel();
     }
 
+    /// As a second one: what runs is to stop.
+    pub fn abort(&self) {
+        self.drain();
+        self.desk.stop_all(Stop::Shutdown);
+    }
+
     pub fn measured(&self, disk: DiskUse) {
         self.desk.measured(disk);
     }

@@ -12,6 +12,10 @@ pub(crate) enum Fault {
     Any,
     DatabaseIsBack,
     DiskHasRoom(usize),
+    /// Somebody sets a plane's clock right again, by so much.
+    ClockIsRight(usize, i64),
+    /// A worker that was told twice to stop waits no longer.
+    PatienceEnds(usize, u64),
 }
 
 impl World {
@@ -31,6 +35,13 @@ impl World {
                 self.database.break_writes(&self.runtime, None);
             }
             Fault::DiskHasRoom(machine) => self.disk_is(machine, false),
+            Fault::ClockIsRight(plane, by) => self.set_clock(plane, by),
+            Fault::PatienceEnds(machine, life) => {
+                if self.machines[machine].lives == life {
+                    self.worker_dies(machine);
+                    self.after(1_000, Happening::WorkerStarts(machine));
+                }
+            }
         }
     }
 
@@ -113,20 +124,33 @@ impl World {
     }
 
     fn lesser_misfortune(&mut self, plane: usize, machine: usize, long: Ms) {
-        match self.chance.below(3) {
+        match self.chance.below(4) {
             0 => {
                 let by = i64::try_from(self.chance.within(1_000..=60_000)).unwrap_or(1_000);
                 let by = if self.chance.one_in(2) { by } else { -by };
-                self.note(format_args!("the clock of plane {plane} is set by {by} ms"));
-                self.planes[plane].clock.jump(by);
+                self.set_clock(plane, by);
+                if self.planes.len() > 1 {
+                    // Planes whose clocks differ for good by more than a lease end each other's executions.
+                    self.after(long, Happening::Fault(Fault::ClockIsRight(plane, -by)));
+                }
             }
             1 => self.worker_drains(machine),
+            2 => {
+                self.worker_aborts(machine);
+                let life = self.machines[machine].lives;
+                self.after(8_000, Happening::Fault(Fault::PatienceEnds(machine, life)));
+            }
             _ => {
                 self.note(format_args!("the disk of machine {machine} is full for {long} ms"));
                 self.disk_is(machine, true);
                 self.after(long, Happening::Fault(Fault::DiskHasRoom(machine)));
             }
         }
+    }
+
+    fn set_clock(&mut self, plane: usize, by: i64) {
+        self.note(format_args!("the clock of plane {plane} is set by {by} ms"));
+        self.planes[plane].clock.jump(by);
     }
 
     /// From now on nothing goes wrong any more; what is lost stays lost.

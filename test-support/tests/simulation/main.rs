@@ -40,7 +40,7 @@ fn runtime() -> tokio::runtime::Runtime {
 /// `OZMA_SIM_SEED=n` runs one seed and prints its schedule; `OZMA_SIM_SEEDS=from..to` runs others than usual.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "how a person chooses the seeds")]
-#[expect(clippy::print_stderr, reason = "the schedule that was asked for")]
+#[expect(clippy::print_stderr, reason = "what was asked for, and a summary")]
 fn every_run_ends_once_whatever_happens() {
     if let Ok(seed) = std::env::var("OZMA_SIM_SEED") {
         let outcome = World::new(seed.parse().expect("OZMA_SIM_SEED is a number")).run();
@@ -53,7 +53,8 @@ fn every_run_ends_once_whatever_happens() {
         from.parse().unwrap()..to.parse().unwrap()
     });
     let next = AtomicU64::new(seeds.start);
-    let failed = Mutex::new(None);
+    let (failed, slowest) = (Mutex::new(None), Mutex::new((0, 0)));
+    let executions = AtomicU64::new(0);
     let work = || {
         while failed.lock().unwrap().is_none() {
             let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -61,6 +62,10 @@ fn every_run_ends_once_whatever_happens() {
                 return;
             }
             let outcome = World::new(seed).run();
+            executions.fetch_add(outcome.executions as u64, Ordering::Relaxed);
+            let mut slowest = slowest.lock().unwrap();
+            *slowest = (*slowest).max((outcome.rested_after, seed));
+            drop(slowest);
             if !outcome.wrong.is_empty() {
                 failed.lock().unwrap().get_or_insert(outcome);
             }
@@ -71,6 +76,9 @@ fn every_run_ends_once_whatever_happens() {
             scope.spawn(work);
         }
     });
+    let (ms, slow) = *slowest.lock().unwrap();
+    let executions = executions.into_inner();
+    eprintln!("{executions} executions; seed {slow} took longest to come to rest: {ms} ms");
     if let Some(outcome) = failed.into_inner().unwrap() {
         panic!("{}", outcome.report(400));
     }

@@ -27,7 +27,7 @@ use super::{
 const SILENCE: Ms = 60_000;
 
 /// How often a plane looks although nobody called; rarer than in truth, for speed.
-const POLL: std::ops::RangeInclusive<Ms> = 700..=1_500;
+const POLL: std::ops::RangeInclusive<Ms> = 1_000..=3_000;
 
 pub(crate) struct Plane {
     pub(crate) clock: Clock,

@@ -120,7 +120,8 @@ impl World {
             Stage::Unheard if stop == Some(Stop::Cancelled) => {
                 self.report(id, care, Found::Stopped)
             }
-            Stage::Unheard if !care.is_confirmed() => Step::At(IN_TIME),
+            // Not heard of the plane, and going already: it runs on for the next life.
+            Stage::Unheard if stop.is_some() || !care.is_confirmed() => Step::At(IN_TIME),
             Stage::Unheard if self.containers.contains_key(id) => {
                 Step::Go(Stage::Watched(self.now + self.chance.within(1..=2_000)))
             }
@@ -142,7 +143,7 @@ impl World {
         let now = self.now;
         let grace = self.chance.within(0..=3_000);
         let Some(container) = self.containers.get_mut(id) else { return Step::At(IN_TIME) };
-        if stop == Some(Stop::Cancelled) {
+        if stop.is_some() {
             container.cancel(id, now, grace);
         }
         container.forget(care.acked());

@@ -22,6 +22,9 @@ pub(crate) struct Outcome {
     pub(crate) seed: u64,
     pub(crate) wrong: Vec<String>,
     pub(crate) trace: Trace,
+    /// How long after the last misfortune everything was done.
+    pub(crate) rested_after: Ms,
+    pub(crate) executions: usize,
 }
 
 impl Trace {
@@ -76,7 +79,7 @@ impl fmt::Display for Trace {
 
 impl Outcome {
     pub(crate) fn report(&self, lines: usize) -> String {
-        let Self { seed, wrong, trace } = self;
+        let Self { seed, wrong, trace, .. } = self;
         let wrong: Vec<_> = wrong.iter().map(|text| trace.with_names(text.clone())).collect();
         format!(
             "seed {seed}:\n  {}\nthe end of its schedule:\n{}\nall of it: OZMA_SIM_SEED={seed} cargo test -p test-support --test simulation every_run -- --nocapture",

@@ -150,6 +150,16 @@ impl World {
         }
     }
 
+    /// A second SIGTERM: what runs is stopped, and handed back.
+    pub(crate) fn worker_aborts(&mut self, n: usize) {
+        if let Some(process) = &mut self.machines[n].process {
+            process.life.abort();
+            process.draining = true;
+            self.note(format_args!("worker {n} aborts"));
+            self.worker_works(n);
+        }
+    }
+
     pub(crate) fn disk_is(&mut self, n: usize, full: bool) {
         if let Some(process) = &self.machines[n].process {
             let disk = DiskUse { used_bytes: u64::from(full), limit_bytes: Some(1) };

@@ -156,10 +156,11 @@ impl World {
             self.go_on_until(self.now + LOOK_EVERY);
         }
         self.audit();
+        let (rested_after, executions) = (self.now - CHAOS, self.containers.len());
         let Self { seed, wrong, trace, database, planes, runtime, .. } = self;
         drop(planes);
         database.close(&runtime);
-        Outcome { seed, wrong, trace }
+        Outcome { seed, wrong, trace, rested_after, executions }
     }
 
     fn go_on_until(&mut self, until: Ms) {
