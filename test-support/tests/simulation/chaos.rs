@@ -14,6 +14,8 @@ pub(crate) enum Fault {
     DiskHasRoom(usize),
     /// Somebody sets a plane's clock right again, by so much.
     ClockIsRight(usize, i64),
+    /// An administrator takes a drain back.
+    Resumed(usize),
     /// A worker that was told twice to stop waits no longer.
     PatienceEnds(usize, u64),
 }
@@ -36,6 +38,7 @@ impl World {
             }
             Fault::DiskHasRoom(machine) => self.disk_is(machine, false),
             Fault::ClockIsRight(plane, by) => self.set_clock(plane, by),
+            Fault::Resumed(machine) => self.resume_worker(machine),
             Fault::PatienceEnds(machine, life) => {
                 if self.machines[machine].lives == life {
                     self.worker_dies(machine);
@@ -124,7 +127,7 @@ impl World {
     }
 
     fn lesser_misfortune(&mut self, plane: usize, machine: usize, long: Ms) {
-        match self.chance.below(4) {
+        match self.chance.below(5) {
             0 => {
                 let by = i64::try_from(self.chance.within(1_000..=60_000)).unwrap_or(1_000);
                 let by = if self.chance.one_in(2) { by } else { -by };
@@ -135,7 +138,8 @@ impl World {
                 }
             }
             1 => self.worker_drains(machine),
-            2 => {
+            2 => self.drain_worker(machine, long),
+            3 => {
                 self.worker_aborts(machine);
                 let life = self.machines[machine].lives;
                 self.after(8_000, Happening::Fault(Fault::PatienceEnds(machine, life)));
@@ -145,6 +149,30 @@ impl World {
                 self.disk_is(machine, true);
                 self.after(long, Happening::Fault(Fault::DiskHasRoom(machine)));
             }
+        }
+    }
+
+    /// As an administrator does it; should nothing answer, the wish is dropped.
+    fn drain_worker(&mut self, machine: usize, long: Ms) {
+        let plane = self.chance.below(self.planes.len());
+        let (Some(core), id) = (self.planes[plane].core(), self.machines[machine].id.clone())
+        else {
+            return;
+        };
+        let drained = self.runtime.block_on(core.store.drain_worker(&id, core.now()));
+        self.note(format_args!("worker {machine} is drained over plane {plane}: {drained:?}"));
+        self.after(long, Happening::Fault(Fault::Resumed(machine)));
+        core.wake.queue();
+        drop(core);
+        self.plane_goes_on(plane);
+    }
+
+    fn resume_worker(&mut self, machine: usize) {
+        let (store, id) = (self.database.store.clone(), self.machines[machine].id.clone());
+        let resumed = self.runtime.block_on(store.resume_worker(&id));
+        self.note(format_args!("worker {machine} may take work again: {resumed:?}"));
+        if resumed.is_err() {
+            self.after(1_000, Happening::Fault(Fault::Resumed(machine)));
         }
     }
 

@@ -20,6 +20,17 @@ create trigger audit_two_believed after insert on executions
     when (select count(*) from executions where run_id = new.run_id and ended_at is null) > 1
     begin insert into audit values ('two executions of one run are believed', new.run_id); end;
 
+create trigger audit_drained after insert on executions
+    when exists (select 1 from worker_drains where worker_id = new.worker_id)
+    begin insert into audit values ('a drained worker was handed something', new.worker_id); end;
+
+create trigger audit_limit after insert on executions
+    when (select max_running from tenant_limits join runs using (owner) where runs.id = new.run_id)
+        < (select count(*) from executions join runs on runs.id = executions.run_id
+           where executions.ended_at is null
+               and owner = (select owner from runs where id = new.run_id))
+    begin insert into audit values ('a tenant has more under way than it may', new.run_id); end;
+
 create trigger audit_ended_changed after update on executions
     when old.ended_at is not null and (new.ended_at is not old.ended_at
         or new.ending is not old.ending or new.worker_seq <> old.worker_seq

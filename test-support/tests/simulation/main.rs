@@ -28,7 +28,7 @@ use std::{
 use world::{Sabotage, World};
 
 /// Seeds of an ordinary test run.
-const SEEDS: Range<u64> = 0..400;
+const SEEDS: Range<u64> = 0..300;
 
 /// Seeds within which a part that is broken on purpose has to be found out.
 const FOUND_WITHIN: u64 = 40;

@@ -23,8 +23,8 @@ use super::{
     world::{BEGAN_MS, Happening, Ms, Sabotage, World},
 };
 
-/// A worker that says nothing for this long is gone, as a socket's loop has it; pings are answered more often.
-const SILENCE: Ms = 60_000;
+/// A worker that says nothing for as long as a lease is gone, as a socket's loop has it.
+const SILENCE: Ms = 12_000;
 
 /// How often a plane looks although nobody called; rarer than in truth, for speed.
 const POLL: std::ops::RangeInclusive<Ms> = 1_000..=3_000;

@@ -108,6 +108,12 @@ impl World {
         service::backoff::repeat_jitter(seed);
         let runtime = super::runtime();
         let mut chance = Chance::new(seed);
+        let mut database = Database::open(&runtime);
+        if chance.one_in(2) {
+            let most = chance.within(1..=3);
+            let sql = format!("insert into tenant_limits values ('tenant0', null, {most}, 0)");
+            database.run(&runtime, sql);
+        }
         let mut network = Network::default();
         network.evil = chance.one_in(5);
         let planes = (0..=chance.below(2)).map(|_| Plane::new()).collect();
@@ -117,7 +123,7 @@ impl World {
             now: 0,
             chance,
             sabotage: None,
-            database: Database::open(&runtime),
+            database,
             runtime,
             network,
             planes,

@@ -171,3 +171,89 @@ impl Talk {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::{
+        event::{Event, EventLine, EventSource},
+        limits::MAX_EVENTS_PER_FRAME,
+        link::Ack,
+    };
+    use secrecy::SecretString;
+    use service::clock::Clock;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    fn desk() -> Desk {
+        let going = CancellationToken::new();
+        Desk::new("w".parse().unwrap(), 2, Clock::by_hand(0), going)
+    }
+
+    fn begin(desk: &Desk, now: Instant) -> Talk {
+        let identity = Identity {
+            plane_url: String::new(),
+            token: SecretString::default(),
+            instance_id: "1".to_owned(),
+            tags: Vec::new(),
+            backend: "docker",
+            capacity: 2,
+        };
+        Talk::begin(&identity, desk, now).0
+    }
+
+    fn welcome(talk: &mut Talk, desk: &Desk, now: Instant) {
+        let welcome = Welcome {
+            protocol: PROTOCOL_VERSION,
+            lease_ms: 12_000,
+            heartbeat_ms: 4_000,
+            executions: Vec::new(),
+        };
+        talk.hear(ToWorker::Welcome(welcome), desk, now).unwrap();
+    }
+
+    #[test]
+    fn a_plane_that_does_not_answer_is_given_up_and_so_is_one_that_falls_silent() {
+        let (desk, start) = (desk(), Instant::now());
+        let mut talk = begin(&desk, start);
+        assert!(talk.next(&desk, start).is_none(), "nothing is said before the welcome");
+        let late = talk.overdue(start + WELCOME_WITHIN);
+        assert!(matches!(late, Some(TalkError::NoWelcome)));
+
+        welcome(&mut talk, &desk, start);
+        talk.sign(start + Duration::from_secs(3));
+        assert!(talk.overdue(start + Duration::from_secs(10)).is_none());
+        let silent = talk.overdue(start + Duration::from_secs(11));
+        assert!(matches!(silent, Some(TalkError::Silent(_))), "before its leases run out");
+    }
+
+    #[test]
+    fn a_heartbeat_that_is_due_goes_before_a_flood_of_events() {
+        let (desk, mut now) = (desk(), Instant::now());
+        let mut talk = begin(&desk, now);
+        welcome(&mut talk, &desk, now);
+        let held = desk.hold_earlier("run".parse().unwrap(), "exe".parse().unwrap(), 0);
+        let mut beats = 0;
+        let mut seq = 0;
+        // Each frame takes a while to leave, and there is always a next one.
+        for _ in 0..60 {
+            for _ in 0..MAX_EVENTS_PER_FRAME {
+                seq += 1;
+                held.outbox
+                    .offer(EventLine::new(seq, 0, &Event::Notice { text: "n".to_owned() }))
+                    .unwrap();
+            }
+            match talk.next(&desk, now).unwrap() {
+                FromWorker::Heartbeat(_) => beats += 1,
+                FromWorker::Events(events) => {
+                    assert_eq!(events.source, EventSource::Sidecar);
+                }
+                other => panic!("{other:?}"),
+            }
+            let execution_id = held.execution_id.clone();
+            desk.ack(&Ack { execution_id, source: EventSource::Sidecar, seq }, now);
+            now += Duration::from_millis(200);
+        }
+        assert_eq!(beats, 3, "one each four seconds");
+    }
+}
