@@ -38,15 +38,23 @@ pub struct Deleted {
     pub artifacts: u64,
 }
 
-/// Where the walk over runs that lost their events has come to, so that no pass begins at the oldest again.
-/// Losing it costs one walk.
-#[derive(Debug, Clone, Default)]
-pub struct Progress(Place);
+/// What one pass tells the next. Losing it costs a walk over what was looked at before.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    /// Where the walk over runs that lost their events has come to, so that no pass begins at the oldest again.
+    place: Place,
+    began: Moment,
+}
+
+impl Progress {
+    pub fn new(core: &Core) -> Self {
+        Self { place: Place::default(), began: core.clock.moment() }
+    }
+}
 
 /// Works until the process drains.
 pub async fn run(core: Arc<Core>, life: Lifecycle) {
-    let began = core.clock.moment();
-    let mut progress = Progress::default();
+    let mut progress = Progress::new(&core);
     let mut wait = FIRST.min(core.settings.retention_interval);
     loop {
         tokio::select! {
@@ -55,12 +63,6 @@ pub async fn run(core: Arc<Core>, life: Lifecycle) {
             () = tokio::time::sleep(wait / 2 + jitter(wait / 2)) => {}
         }
         wait = core.settings.retention_interval;
-        if went_ahead(&core, began) {
-            tracing::warn!(
-                "the clock was set ahead by more than a day: nothing is deleted until a restart"
-            );
-            continue;
-        }
         match pass(&core, &mut progress).await {
             Ok(deleted) if deleted != Deleted::default() => tracing::info!(
                 runs = deleted.runs,
@@ -79,20 +81,22 @@ pub async fn run(core: Arc<Core>, life: Lifecycle) {
     }
 }
 
-fn went_ahead(core: &Core, since: Moment) -> bool {
-    core.clock.jump_since(since) > millis(WRONG_CLOCK)
-}
-
 /// One pass: everything that is old enough now, or as much as comes before a drain.
 pub async fn pass(core: &Core, progress: &mut Progress) -> Result<Deleted, StoreError> {
     let mut deleted = Deleted::default();
+    if core.clock.jump_since(progress.began) > millis(WRONG_CLOCK) {
+        tracing::warn!(
+            "the clock was set ahead by more than a day: nothing is deleted until a restart"
+        );
+        return Ok(deleted);
+    }
     let now = core.now();
     if let Some(age) = core.settings.run_retention {
         // From the oldest on each time: what was deleted is not met again.
         walk(core, Part::Run, now - millis(age), &mut Place::default(), &mut deleted).await?;
     }
     if let Some(age) = core.settings.event_retention {
-        walk(core, Part::Events, now - millis(age), &mut progress.0, &mut deleted).await?;
+        walk(core, Part::Events, now - millis(age), &mut progress.place, &mut deleted).await?;
     }
     core.counters.retention_swept(now);
     Ok(deleted)
