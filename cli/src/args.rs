@@ -50,7 +50,7 @@ pub(crate) enum Command {
     Tenants(TenantsArgs),
     /// Remember a plane and a token for it
     Login(LoginArgs),
-    /// Measure this machine: hand-over, start of a container, memory
+    /// Measure this machine: dispatch, throughput, loss, fairness, containers, memory
     Bench(BenchArgs),
     /// Print the completions of a shell
     Completions(CompletionsArgs),

@@ -8,27 +8,26 @@ const GAP: &str = "  ";
 /// Rows under a heading. Cells are made safe for a terminal here.
 #[derive(Debug)]
 pub(crate) struct Table {
-    heading: Vec<&'static str>,
+    heading: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub(crate) fn new(heading: &[&'static str]) -> Self {
-        Self { heading: heading.to_vec(), rows: Vec::new() }
+    pub(crate) fn new(heading: &[&str]) -> Self {
+        Self { heading: heading.iter().map(ToString::to_string).collect(), rows: Vec::new() }
     }
 
     /// `cells` must be as many as the heading has.
-    pub(crate) fn row<const N: usize>(&mut self, cells: &[String; N]) {
-        debug_assert_eq!(N, self.heading.len(), "a row has the heading's columns");
+    pub(crate) fn row(&mut self, cells: &[String]) {
+        debug_assert_eq!(cells.len(), self.heading.len(), "a row has the heading's columns");
         self.rows.push(cells.iter().map(|cell| printable(cell)).collect());
     }
 
     /// The lines, heading first. With `width`, the last column is cut so that no line is wider; without it
     /// (a pipe) nothing is cut.
     pub(crate) fn lines(&self, width: Option<usize>) -> Vec<String> {
-        let heading: Vec<String> = self.heading.iter().map(ToString::to_string).collect();
-        let all: Vec<&Vec<String>> = std::iter::once(&heading).chain(&self.rows).collect();
-        let widths: Vec<usize> = (0..heading.len())
+        let all: Vec<&Vec<String>> = std::iter::once(&self.heading).chain(&self.rows).collect();
+        let widths: Vec<usize> = (0..self.heading.len())
             .map(|i| all.iter().map(|row| row[i].chars().count()).max().unwrap_or(0))
             .collect();
         all.into_iter().map(|row| line(row, &widths, width)).collect()

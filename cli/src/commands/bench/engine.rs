@@ -76,6 +76,18 @@ impl Engine {
         Ok(())
     }
 
+    /// The process of a run's container, as this machine numbers it.
+    pub(crate) async fn process_of(&self, run: &str) -> Result<Option<u32>, Failure> {
+        let filters = format!("%7B%22label%22%3A%5B%22ozma.run%3D{run}%22%5D%7D");
+        let path = format!("/containers/json?filters={filters}");
+        let list = self.call(Method::GET, &path, None).await?;
+        let list: Value = list.json().await.map_err(|error| failed(&error))?;
+        let Some(id) = list[0]["Id"].as_str() else { return Ok(None) };
+        let shown = self.call(Method::GET, &format!("/containers/{id}/json"), None).await?;
+        let shown: Value = shown.json().await.map_err(|error| failed(&error))?;
+        Ok(shown["State"]["Pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()))
+    }
+
     async fn call(
         &self,
         method: Method,

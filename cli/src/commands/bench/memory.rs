@@ -1,19 +1,19 @@
-//! What a plane and a worker take when nothing happens: real processes, resident memory as the kernel counts it.
+//! What a plane, a worker and a sidecar take when nothing happens: real processes, resident memory as the kernel
+//! counts it. The sidecar's is measured in `container`, where there is one.
 
-use std::{
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::{process::Stdio, time::Duration};
 
 use serde::Serialize;
 
-use crate::{client::Client, connection::Target, failure::Failure, surroundings::Surroundings};
+use super::{
+    database::Database,
+    plane::{Ground, Plane},
+    process::{Running, resident},
+};
+use crate::failure::Failure;
 
 /// How long they idle before they are measured.
 const IDLE: Duration = Duration::from_secs(3);
-
-const PATIENCE: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Memory {
@@ -22,78 +22,26 @@ pub(crate) struct Memory {
     pub(crate) worker_bytes: Option<u64>,
 }
 
-/// A process that ends with this value.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-pub(crate) async fn measure(around: &Surroundings) -> Result<Memory, Failure> {
-    let folder = tempfile::Builder::new().prefix("ozma-bench-").tempdir()?;
-    let listen = free_port()?;
-    let plane =
-        start(folder.path(), around, &["serve", "--listen", &listen, "--data-dir", "plane"])?;
-    let url = format!("http://{listen}");
-    let client =
-        Client::new(&Target { url: url.clone(), token: protocol::secret::Secret::default() })?;
-    let since = Instant::now();
-    while !client.healthy(PATIENCE).await {
-        if since.elapsed() > PATIENCE {
-            return Err(Failure::platform("the plane to be measured does not start"));
-        }
-        // Another process, on a port we chose: asking until the deadline is the only sign it gives.
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let worker = ["worker", "--plane-url", &url, "--token-file", "plane/admin.key"];
-    let state = folder.path().join("worker");
-    let state = state.to_string_lossy();
-    let name = folder.path().file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let worker = [&worker[..], &["--state-dir", &state, "--worker-id", &name]].concat();
-    let mut worker = start(folder.path(), around, &worker)?;
+pub(crate) async fn measure(ground: &Ground<'_>) -> Result<Memory, Failure> {
+    let plane = Plane::start(ground, &Database::Sqlite)?;
+    let folder = tempfile::Builder::new().prefix("worker-").tempdir_in(ground.folder)?;
+    let token = folder.path().join("token");
+    crate::context::write_private(&token, plane.key.expose())?;
+    let url = format!("http://{}", plane.addr);
+    let (state, token) = (folder.path().join("state"), token.to_string_lossy().into_owned());
+    let state = state.to_string_lossy().into_owned();
+    let name = format!("ozma-bench-{}", std::process::id());
+    let args = ["worker", "--plane-url", &url, "--token-file", &token];
+    let args = [&args[..], &["--state-dir", &state, "--worker-id", &name]].concat();
+    let null = Stdio::null();
+    let mut worker =
+        Running::ozma(&ground.program, &args, folder.path(), ground.around, &[], null)?;
     // Idling is what is measured.
     tokio::time::sleep(IDLE).await;
-    let lives = worker.0.try_wait()?.is_none();
-    Ok(Memory {
-        plane_bytes: resident(plane.0.id())
-            .ok_or_else(|| Failure::platform("the kernel does not say what the plane takes"))?,
-        worker_bytes: if lives { resident(worker.0.id()) } else { None },
-    })
-}
-
-fn start(folder: &Path, around: &Surroundings, args: &[&str]) -> Result<Running, Failure> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(args).current_dir(folder).env_clear().env("HOME", folder);
-    for name in ["DOCKER_HOST", "PATH"] {
-        if let Some(value) = around.var(name) {
-            command.env(name, value);
-        }
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    Ok(Running(command.spawn()?))
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> Result<String, Failure> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-    Ok(listener.local_addr()?.to_string())
-}
-
-/// `VmRSS`, in bytes.
-fn resident(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib << 10)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn this_process_takes_memory() {
-        assert!(super::resident(std::process::id()).unwrap() > 100_000);
-    }
+    let worker_bytes = if worker.lives() { resident(worker.pid()) } else { None };
+    let plane_bytes = resident(plane.pid())
+        .ok_or_else(|| Failure::platform("the kernel does not say what the plane takes"))?;
+    drop(worker);
+    plane.stop().await;
+    Ok(Memory { plane_bytes, worker_bytes })
 }
