@@ -2,7 +2,15 @@
 //! `cargo run --release -p control-plane --example hotpath -- sqlite|postgres lives|pace|events [SECONDS]`.
 //! It is for finding out where time goes (`perf record -g`); `ozma bench` is what measures the product.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a probe fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    clippy::similar_names,
+    reason = "a probe fails by panicking, and prints what it saw"
+)]
 
 use std::{
     collections::HashMap,
@@ -74,9 +82,11 @@ fn frames(task: &TaskAssignment, worker: &Peer) -> [FromWorker; 3] {
 async fn work(core: Arc<Core>, nth: u32, mode: String, watch: Arc<Watch>) {
     let id = format!("worker-{nth}").parse().unwrap();
     let hello = test_support::worker::hello(if mode == "events" { 1 } else { CAPACITY });
+    let life = core.life.clone();
     let (mut peer, mut queue) = Peer::open(core, id, Some(&hello)).await.unwrap();
     loop {
         let frame = tokio::select! {
+            () = life.draining().cancelled() => return,
             frame = queue.recv() => frame,
             answered = peer.answered(), if peer.owes() => { answered.unwrap(); continue }
         };
@@ -84,6 +94,9 @@ async fn work(core: Arc<Core>, nth: u32, mode: String, watch: Arc<Watch>) {
             Some(ToWorker::TaskAssignment(task)) if mode == "events" => {
                 let execution_id = task.execution_id.clone();
                 for batch in 0..50_000 {
+                    if life.draining().is_cancelled() {
+                        return;
+                    }
                     let first = batch * 100 + 1;
                     let events: Vec<_> = (first..first + 100).map(line).collect();
                     let execution_id = execution_id.clone();
@@ -173,9 +186,10 @@ async fn main() {
     tokio::time::sleep_until((until + Duration::from_millis(50)).into()).await;
     let took = began.elapsed().as_secs_f64();
     report(&watch, took, &driver, &mode);
+    core.life.stop(Duration::ZERO, std::future::ready(())).await;
+    core.store.close().await;
     drop(database);
     drop(folder);
-    std::process::exit(0);
 }
 
 fn report(watch: &Watch, took: f64, driver: &str, mode: &str) {

@@ -161,9 +161,9 @@ impl Db {
 }
 
 impl Store {
-    fn new(db: Db) -> Self {
-        let writer = Writer::start(db.clone());
-        Self { db, writer }
+    /// `writing` is what the writer alone uses; it may be the same.
+    fn new(db: Db, writing: Db) -> Self {
+        Self { db, writer: Writer::start(writing) }
     }
 
     /// The database itself, for tests that look into it.

@@ -30,7 +30,10 @@ const SILENCE: Duration = Duration::from_mins(1);
 /// How often the plane pings.
 const PING_EVERY: Duration = Duration::from_secs(20);
 
-/// How long one frame may take to leave.
+/// Frames that leave together at most.
+const MAX_AT_ONCE: usize = 64;
+
+/// How long what leaves together may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a socket is closed from here.
@@ -88,7 +91,7 @@ pub(super) async fn run(core: Arc<Core>, socket: WebSocket, worker_id: WorkerId)
         Some(FromWorker::Hello(hello)) => Some(hello),
         _ => None,
     };
-    let (mut peer, queue) = match Peer::open(Arc::clone(&core), worker_id, hello).await {
+    let (mut peer, queue) = match Box::pin(Peer::open(Arc::clone(&core), worker_id, hello)).await {
         Ok(opened) => opened,
         Err(error) => {
             unheard(&core, &error);
@@ -151,8 +154,9 @@ async fn read(
             Heard::Frame(FromWorker::Hello(_)) if connection.dialect == Dialect::Stock => {
                 return Some(Goodbye::Late);
             }
-            Heard::Frame(frame) => peer.take(frame).await,
-            Heard::Sign => peer.heard().await,
+            // In a box: an idle connection holds the space of what it awaits most of the time, and no more.
+            Heard::Frame(frame) => Box::pin(peer.take(frame)).await,
+            Heard::Sign => Box::pin(peer.heard()).await,
             Heard::Gone => return None,
             Heard::End(goodbye) => return Some(goodbye),
         };
@@ -235,7 +239,16 @@ async fn write(
             },
             _ = pings.tick() => Message::Ping(axum::body::Bytes::new()),
         };
-        if !matches!(timeout(WRITE_TIMEOUT, sink.send(message)).await, Ok(Ok(()))) {
+        let sent = timeout(WRITE_TIMEOUT, async {
+            sink.feed(message).await?;
+            // Whatever else is in line leaves with it.
+            for _ in 0..MAX_AT_ONCE {
+                let Ok(frame) = queue.try_recv() else { break };
+                sink.feed(Message::text(frame.to_json())).await?;
+            }
+            sink.flush().await
+        });
+        if !matches!(Box::pin(sent).await, Ok(Ok(()))) {
             connection.closing.cancel();
             return sink;
         }

@@ -185,7 +185,7 @@ impl Tx {
         );
         let mut found = Vec::with_capacity(ids.len());
         for chunk in ids.chunks(MAX_ROWS) {
-            let (text, size) = SELECT.text(chunk.len());
+            let (text, size) = SELECT.text(self, chunk.len());
             let rows: Vec<Row> = on_tx!(self, |db| {
                 let mut query = sqlx::query_as(text);
                 for nth in 0..size {

@@ -148,7 +148,7 @@ impl Tx {
         let wanted: Vec<_> = wanted.into_iter().collect();
         let mut renewed: HashSet<(String, String)> = HashSet::new();
         for chunk in wanted.chunks(MAX_ROWS) {
-            let (text, size) = WRITE.text(chunk.len());
+            let (text, size) = WRITE.text(self, chunk.len());
             renewed.extend(on_tx!(self, |db| {
                 let mut query = sqlx::query_as::<_, (String, String)>(text);
                 for nth in 0..size {

@@ -24,6 +24,15 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a request waits for a free connection before the database counts as away.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Statements the writer's connection keeps prepared.
+const WRITER_STATEMENTS: usize = 512;
+
+/// Pages of `SQLite`'s log, of 4 KiB, at which the writer itself moves them into the file.
+const MAX_LOG_PAGES: &str = "16000";
+
+/// For how long an unused connection to `PostgreSQL` counts as alive.
+const IDLE_UNTESTED: Duration = Duration::from_secs(1);
+
 impl Store {
     /// Opens `sqlite:…` or `postgres://…` and brings its schema up to date.
     ///
@@ -56,6 +65,7 @@ impl Store {
 
     /// Closes every connection, waiting for what is under way.
     pub async fn close(&self) {
+        self.writer.close().await;
         match self.db() {
             Db::Sqlite { read, write } => {
                 read.close().await;
@@ -77,21 +87,29 @@ async fn open_sqlite(url: &str) -> anyhow::Result<Store> {
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT);
     let pool = || {
-        SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).before_acquire(|connection, _| {
-            // A full disk makes SQLite roll back by itself. The driver goes on counting the transaction, and would
-            // begin no other on this connection.
-            let stuck = connection.is_in_transaction();
-            Box::pin(async move { Ok(!stuck) })
-        })
+        SqlitePoolOptions::new()
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // There is nobody at the other end who could have gone.
+            .test_before_acquire(false)
+            .before_acquire(|connection, _| {
+                // A full disk makes SQLite roll back by itself. The driver goes on counting the transaction, and
+                // would begin no other on this connection.
+                let stuck = connection.is_in_transaction();
+                Box::pin(async move { Ok(!stuck) })
+            })
     };
-    let write = pool()
-        .max_connections(1)
-        .connect_with(options.clone())
-        .await
-        .context("open the database file")?;
+    let writing = options
+        .clone()
+        // The writer's statements come in many sizes.
+        .statement_cache_capacity(WRITER_STATEMENTS)
+        // A backstop: the log is checkpointed beside the writer, which would stand still meanwhile.
+        .pragma("wal_autocheckpoint", MAX_LOG_PAGES);
+    let write =
+        pool().max_connections(1).connect_with(writing).await.context("open the database file")?;
     let read =
         pool().max_connections(4).connect_with(options).await.context("open the database file")?;
-    Ok(Store::new(Db::Sqlite { read, write }))
+    let db = Db::Sqlite { read, write };
+    Ok(Store::new(db.clone(), db))
 }
 
 /// Makes a new file readable by its owner alone, before anything is in it; its companions take after it.
@@ -119,17 +137,34 @@ async fn open_postgres(url: &str) -> anyhow::Result<Store> {
             .await
             .context("ask PostgreSQL for its version")?;
     first.close().await.context("close a connection to PostgreSQL")?;
-    let pool = PgPoolOptions::new()
-        .max_connections(16)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_with(options)
-        .await
-        .context("connect to PostgreSQL")?;
+    // A connection that was idle may be dead; one that was in use a moment ago is not asked again each time.
+    let pool = || {
+        PgPoolOptions::new()
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .before_acquire(|connection, seen| {
+                Box::pin(async move {
+                    if seen.idle_for > IDLE_UNTESTED {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+    };
+    // One connection of its own, so that each statement is prepared once. Planning cannot learn anything from
+    // values that stand in a list.
+    let writing = options
+        .clone()
+        .statement_cache_capacity(WRITER_STATEMENTS)
+        .options([("plan_cache_mode", "force_generic_plan")]);
+    let write = pool().max_connections(1).connect_lazy_with(writing);
+    let pool =
+        pool().max_connections(16).connect_with(options).await.context("connect to PostgreSQL")?;
     anyhow::ensure!(
         version >= MINIMUM_POSTGRES,
         "PostgreSQL {} is too old; {} is the oldest that works",
         version / 10_000,
         MINIMUM_POSTGRES / 10_000
     );
-    Ok(Store::new(Db::Postgres(pool)))
+    Ok(Store::new(Db::Postgres(pool), Db::Postgres(write)))
 }

@@ -248,7 +248,7 @@ impl Tx {
     async fn heads(&mut self, values: &Values, ids: &[&str]) -> Result<Vec<Head>, StoreError> {
         let mut heads = Vec::with_capacity(ids.len());
         for chunk in ids.chunks(MAX_ROWS) {
-            let (text, size) = values.text(chunk.len());
+            let (text, size) = values.text(self, chunk.len());
             let rows: Vec<Row> = on_tx!(self, |db| {
                 let mut query = sqlx::query_as(text);
                 for nth in 0..size {

@@ -3,6 +3,8 @@
 
 use std::sync::OnceLock;
 
+use super::Tx;
+
 /// For how many rows there is a text. The widest statement has 33 columns: its 4,224 parameters at most are far
 /// below what a database takes, 32,766 on `SQLite`.
 const SIZES: [usize; 14] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128];
@@ -16,33 +18,47 @@ pub(crate) struct Values {
     before: &'static str,
     columns: usize,
     after: &'static str,
-    texts: [OnceLock<&'static str>; SIZES.len()],
+    /// First with numbered parameters, for `PostgreSQL`, then with nameless ones. `SQLite` takes the numbers for
+    /// names, and the driver looks each of them up among all the others.
+    texts: [[OnceLock<&'static str>; SIZES.len()]; 2],
 }
 
 impl Values {
     /// `before` and `after` stand around the list of rows, each of so many columns. The first column of a row
     /// that is only there to fill up is null, and the statement has to pass it over.
     pub(crate) const fn new(before: &'static str, columns: usize, after: &'static str) -> Self {
-        Self { before, columns, after, texts: [const { OnceLock::new() }; SIZES.len()] }
+        Self {
+            before,
+            columns,
+            after,
+            texts: [const { [const { OnceLock::new() }; SIZES.len()] }; 2],
+        }
     }
 
     /// The text for at most [`MAX_ROWS`] rows, and how many rows have to be bound.
-    pub(crate) fn text(&self, rows: usize) -> (&'static str, usize) {
-        let at = SIZES.partition_point(|size| *size < rows).min(SIZES.len() - 1);
-        // As many are leaked as there are sizes, once in the life of the process.
-        let text = self.texts[at].get_or_init(|| self.write(SIZES[at]).leak());
-        (text, SIZES[at])
+    pub(crate) fn text(&self, tx: &Tx, rows: usize) -> (&'static str, usize) {
+        self.text_for(matches!(tx, Tx::Postgres(_)), rows)
     }
 
-    fn write(&self, rows: usize) -> String {
+    fn text_for(&self, numbered: bool, rows: usize) -> (&'static str, usize) {
+        let at = SIZES.partition_point(|size| *size < rows).min(SIZES.len() - 1);
+        let text = &self.texts[usize::from(!numbered)][at];
+        // As many are leaked as there are sizes, once in the life of the process.
+        (text.get_or_init(|| self.write(numbered, SIZES[at]).leak()), SIZES[at])
+    }
+
+    fn write(&self, numbered: bool, rows: usize) -> String {
         let mut text = String::from(self.before);
         let mut nth = 0;
         for row in 0..rows {
             text.push_str(if row == 0 { "(" } else { ", (" });
             for column in 0..self.columns {
                 nth += 1;
-                text.push_str(if column == 0 { "$" } else { ", $" });
-                text.push_str(&nth.to_string());
+                text.push_str(if column == 0 { "" } else { ", " });
+                text.push(if numbered { '$' } else { '?' });
+                if numbered {
+                    text.push_str(&nth.to_string());
+                }
             }
             text.push(')');
         }
@@ -57,7 +73,7 @@ macro_rules! send_values {
     ($tx:expr, $values:expr, $rows:expr, |$query:ident, $row:ident| $bind:expr) => {{
         let mut affected = 0;
         for chunk in $rows.chunks($crate::store::values::MAX_ROWS) {
-            let (text, size) = $values.text(chunk.len());
+            let (text, size) = $values.text($tx, chunk.len());
             affected += $crate::store::on_tx!($tx, |db| {
                 let mut $query = sqlx::query(text);
                 for nth in 0..size {
@@ -79,13 +95,15 @@ mod tests {
     #[test]
     fn few_sizes_serve_every_number_of_rows() {
         let values = Values::new("with v(a, b) as (values ", 2, ") select 1");
-        assert_eq!(values.text(2), ("with v(a, b) as (values ($1, $2), ($3, $4)) select 1", 2));
-        assert_eq!(values.text(5).1, 6);
+        let two = "with v(a, b) as (values ($1, $2), ($3, $4)) select 1";
+        assert_eq!(values.text_for(true, 2), (two, 2));
+        assert_eq!(values.text_for(false, 1).0, "with v(a, b) as (values (?, ?)) select 1");
+        assert_eq!(values.text_for(true, 5).1, 6);
         for rows in 1..=MAX_ROWS {
-            let (text, size) = values.text(rows);
+            let (text, size) = values.text_for(true, rows);
             assert!(rows <= size && size <= rows * 3 / 2 + 1);
             assert!(text.contains(&format!("${}", size * 2)));
-            assert!(std::ptr::eq(text, values.text(size).0));
+            assert!(std::ptr::eq(text, values.text_for(true, size).0));
         }
     }
 }

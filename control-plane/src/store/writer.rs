@@ -11,7 +11,7 @@ use std::{
     any::Any,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -19,7 +19,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::{
     Db, InsertRun, Inserted, Store, StoreError, Tx,
@@ -40,6 +40,12 @@ const MAX_GROUP_KIB: u32 = 8 << 10;
 
 /// How long somebody waits for room before the database counts as away.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// After so many groups the log of `SQLite` is checkpointed.
+const CHECKPOINT_EVERY: u32 = 64;
+
+/// How long the checkpointing task waits before it looks whether the writer is still there.
+const CHECKPOINT_AFTER: Duration = Duration::from_secs(30);
 
 /// How often one item is tried while others change what it read.
 const TRIES: u32 = 5;
@@ -108,6 +114,7 @@ pub(crate) struct Writer {
     items: mpsc::Sender<Item>,
     room: Arc<Semaphore>,
     changes: Arc<AtomicU64>,
+    db: Db,
 }
 
 impl std::fmt::Debug for Item {
@@ -124,13 +131,25 @@ impl Writer {
     pub(super) fn start(db: Db) -> Self {
         let (items, waiting) = mpsc::channel(MAX_WAITING);
         let changes = Arc::new(AtomicU64::new(0));
-        tokio::spawn(write(db, waiting, Memory::of(Arc::clone(&changes))));
-        Self { items, room: Arc::new(Semaphore::new(MAX_WAITING_KIB as usize)), changes }
+        let log = Arc::new(Notify::new());
+        if let Db::Sqlite { read, .. } = &db {
+            tokio::spawn(checkpoint(read.clone(), Arc::downgrade(&log)));
+        }
+        let memory = Memory::of(Arc::clone(&changes));
+        tokio::spawn(write(db.clone(), waiting, memory, log));
+        Self { items, room: Arc::new(Semaphore::new(MAX_WAITING_KIB as usize)), changes, db }
     }
 
     /// Connections or limits changed: what the writer counted before is old.
     pub(super) fn counts_changed(&self) {
         self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Closes the connections that are its own.
+    pub(super) async fn close(&self) {
+        if let Db::Postgres(pool) = &self.db {
+            pool.close().await;
+        }
     }
 
     /// Hands something in, once there is room for it; what is handed in first is stored first.
@@ -263,7 +282,8 @@ impl Store {
 }
 
 /// The writer's task.
-async fn write(db: Db, mut waiting: mpsc::Receiver<Item>, mut memory: Memory) {
+async fn write(db: Db, mut waiting: mpsc::Receiver<Item>, mut memory: Memory, log: Arc<Notify>) {
+    let mut groups: u32 = 0;
     let mut left: Option<Item> = None;
     loop {
         let first = if let Some(item) = left.take() { Some(item) } else { waiting.recv().await };
@@ -292,6 +312,27 @@ async fn write(db: Db, mut waiting: mpsc::Receiver<Item>, mut memory: Memory) {
             // Those who wait hear that the writer went away; the next group is another story.
             memory.forget();
             tracing::error!("the store's writer panicked over a group of {}", asks.len());
+        }
+        groups = groups.wrapping_add(1);
+        if groups.is_multiple_of(CHECKPOINT_EVERY) {
+            log.notify_one();
+        }
+    }
+}
+
+/// Moves what is in `SQLite`'s log into the file, beside the writer and not in its stead: it waits for the disk
+/// several times. Ends with the writer.
+async fn checkpoint(pool: sqlx::SqlitePool, log: Weak<Notify>) {
+    loop {
+        let Some(grown) = log.upgrade() else { return };
+        let waited = tokio::time::timeout(CHECKPOINT_AFTER, grown.notified()).await;
+        drop(grown);
+        if waited.is_err() {
+            continue;
+        }
+        let done = sqlx::query("pragma wal_checkpoint(passive)").execute(&pool).await;
+        if let Err(error) = done {
+            tracing::debug!(error = %error, "the log was not checkpointed; the writer does it in time");
         }
     }
 }

@@ -130,7 +130,8 @@ async fn two_reports_of_one_execution_share_a_group(db: Db) {
             core.store.ingest(id, &me, EventSource::Sidecar, &lines, now + LEASE, now),
         )
     };
-    let (_, took, one, two, done, again, late, lost) = behind(&core, &first.run_id, all).await;
+    let (_, took, one, two, done, again, late, lost) =
+        Box::pin(behind(&core, &first.run_id, all)).await;
     assert!(matches!(took.unwrap(), Recorded::Applied { state: RunState::Claimed, .. }));
     assert!(matches!(one.unwrap(), Ingested::Stored { seq: 1, stored: 1, .. }));
     assert!(matches!(two.unwrap(), Ingested::Stored { seq: 2, stored: 1, repeated: 1, .. }));
@@ -218,6 +219,7 @@ async fn nothing_acknowledged_is_lost_when_the_database_goes(db: Db) {
     if matches!(again.db(), Driver::Sqlite { .. }) {
         assert_eq!(refused, 19);
     }
+    core.store.close().await;
     let late = reports::record(&core, &runs[1].execution_id, Some(&me), &said).await;
     assert!(matches!(late, Err(StoreError::Unavailable(_))));
 }
