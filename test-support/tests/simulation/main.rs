@@ -30,6 +30,9 @@ use world::{Sabotage, World};
 /// Seeds of an ordinary test run.
 const SEEDS: Range<u64> = 0..300;
 
+/// Seeds of `scripts/test.sh --long`.
+const MORE_SEEDS: Range<u64> = 0..3_000;
+
 /// Seeds within which a part that is broken on purpose has to be found out.
 const FOUND_WITHIN: u64 = 40;
 
@@ -48,7 +51,9 @@ fn every_run_ends_once_whatever_happens() {
         assert!(outcome.wrong.is_empty(), "{}", outcome.report(usize::MAX));
         return;
     }
-    let seeds = std::env::var("OZMA_SIM_SEEDS").map_or(SEEDS, |text| {
+    let long = std::env::var("OZMA_LONG").is_ok_and(|value| value == "1");
+    let usual = if long { MORE_SEEDS } else { SEEDS };
+    let seeds = std::env::var("OZMA_SIM_SEEDS").map_or(usual, |text| {
         let (from, to) = text.split_once("..").expect("OZMA_SIM_SEEDS is from..to");
         from.parse().unwrap()..to.parse().unwrap()
     });
@@ -102,6 +107,7 @@ fn what_is_broken_on_purpose_is_found_out() {
         (Sabotage::ForgetsAnExecution, "two executions of one run are believed"),
         (Sabotage::SkipsAnEvent, "is not what its provider said"),
         (Sabotage::NeverReports, "is not over"),
+        (Sabotage::ReportsAlone, "SUCCEEDED with"),
     ] {
         let found = (0..FOUND_WITHIN).any(|seed| {
             let outcome = World::new(seed).with(sabotage).run();

@@ -16,7 +16,7 @@ use super::{
     network::{End, Item},
     tending::{Stage, Tending},
     trace::told,
-    world::{BEGAN_MS, Happening, Ms, World},
+    world::{BEGAN_MS, Happening, Ms, Sabotage, World},
 };
 
 /// A connection that lasted as long makes the next wait short again, as in `service::backoff`.
@@ -298,7 +298,12 @@ impl World {
             let link = *link;
             let frames: Vec<FromWorker> = std::iter::from_fn(|| life.next(talk, now)).collect();
             let talk_wakes_at = talk.wakes_at();
-            for frame in frames {
+            for mut frame in frames {
+                if self.sabotage == Some(Sabotage::ReportsAlone)
+                    && let FromWorker::TaskCompleted(completed) = &mut frame
+                {
+                    completed.after = None;
+                }
                 self.send(link, End::Plane, Item::Frame(frame.to_json()));
             }
             wakes_at = wakes_at.min(self.ms(talk_wakes_at));

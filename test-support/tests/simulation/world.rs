@@ -52,6 +52,8 @@ pub(crate) enum Sabotage {
     SkipsAnEvent,
     /// A worker does not report.
     NeverReports,
+    /// A worker does not say which events came before its report.
+    ReportsAlone,
 }
 
 /// What is to happen.
