@@ -17,6 +17,7 @@ need() {
     for thing in "$@"; do
         case $thing in
             cc) have cc || MISSING+=(gcc libc6-dev) ;;
+            cxx) have c++ || MISSING+=(g++) ;;
             git) have git || MISSING+=(git ca-certificates) ;;
             musl) have musl-gcc || MISSING+=(musl-tools) ;;
             busybox) is_static /bin/busybox || MISSING+=(busybox-static) ;;

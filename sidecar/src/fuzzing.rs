@@ -82,13 +82,13 @@ struct Acts {
 
 impl Acts {
     fn act(&mut self, kind: u8, one: u8, two: u8) {
-        match kind % 8 {
-            0..=2 => self.append(usize::from(one) + usize::from(two)),
-            // Enough of them to have the file written anew.
-            3 => self.append((usize::from(one) << 12) + usize::from(two)),
-            4 => self.journal.ack(u64::from(one)),
-            5 => self.read = self.check(self.read),
-            6 => drop(self.check(u64::from(one))),
+        match (kind, kind % 8) {
+            // Enough of them to have the file written anew; few, for they take their time.
+            (255, _) => self.append((usize::from(one) << 12) + usize::from(two)),
+            (_, 0..=3) => self.append(usize::from(one) + usize::from(two)),
+            (_, 4) => self.journal.ack(u64::from(one)),
+            (_, 5) => self.read = self.check(self.read),
+            (_, 6) => drop(self.check(u64::from(one))),
             _ => self.spoil(one, two),
         }
         assert_eq!(self.journal.last_seq(), self.lines.len() as u64);
@@ -236,11 +236,11 @@ mod tests {
     }
 
     proptest! {
-        // Each writes megabytes.
-        #![proptest_config(ProptestConfig { cases: config().cases / 16, ..config() })]
+        // Some write megabytes.
+        #![proptest_config(ProptestConfig { cases: config().cases / 8, ..config() })]
 
         #[test]
-        fn no_line_is_missing_or_out_of_place_whatever_is_done_to_the_file(acts in vec(any::<u8>(), 0..90)) {
+        fn no_line_is_missing_or_out_of_place_whatever_is_done_to_the_file(acts in vec(prop_oneof![12 => any::<u8>(), 1 => Just(255)], 0..90)) {
             journal(&acts);
         }
     }

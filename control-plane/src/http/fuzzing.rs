@@ -26,7 +26,7 @@ use super::{
 use crate::{
     environments::Ceilings,
     runs::cursor,
-    store::{Mark, SortBy},
+    store::SortBy,
 };
 
 const SORTS: [SortBy; 4] = [SortBy::UpdatedAt, SortBy::CreatedAt, SortBy::Title, SortBy::Agent];
@@ -147,7 +147,10 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{metrics::text::Page, store::RunEvent};
+    use crate::{
+        metrics::text::Page,
+        store::{Mark, RunEvent},
+    };
 
     fn config() -> ProptestConfig {
         ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
