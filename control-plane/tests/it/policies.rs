@@ -1,7 +1,7 @@
 //! What environments and runs may choose: bounds, retries, tags and priority; each refusal names field and rule, and
 //! what holds is shown.
 
-use control_plane::Config;
+use control_plane::{Config, store::Part};
 use futures_util::StreamExt;
 use reqwest::Method;
 use secrecy::SecretString;
@@ -134,6 +134,30 @@ async fn metrics_can_ask_for_a_token() {
     }
     // It opens nothing else.
     assert_eq!(edge.get(token, "/api/v1/tokens").await.problem().0, 403);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn events_that_are_kept_no_longer_are_410_and_the_run_is_not() {
+    let edge = Edge::start().await;
+    let run = edge.run("alice", "x").await;
+    edge.send(edge.request(Method::POST, &format!("{RUNS}/{run}/cancel"), "alice")).await.ok();
+    let path = format!("{RUNS}/{run}/events");
+    assert_eq!(edge.get("alice", &path).await.ok()["events"].as_array().unwrap().len(), 2);
+    let ids = [run.parse().unwrap()];
+    let store = &edge.plane.core().store;
+    let swept = store.sweep(&ids, Part::Events, i64::MAX, || false).await.unwrap();
+    assert_eq!((swept.events, swept.runs), (2, 0));
+    for kind in ["application/json", "text/event-stream"] {
+        let asked = edge.request(Method::GET, &path, "alice").header("accept", kind);
+        let answer = edge.send(asked).await;
+        assert_eq!(answer.problem(), (410, "resource_not_found".to_owned(), String::new()));
+        assert_eq!(answer.json()["retryable"], false);
+    }
+    assert_eq!(edge.get("bob", &path).await.status, 404);
+    // Who had read to the end may ask again.
+    assert_eq!(edge.get("alice", &format!("{path}?after=2")).await.status, 200);
+    assert_eq!(edge.get("alice", &format!("{RUNS}/{run}")).await.ok()["state"], "CANCELLED");
     edge.stop().await;
 }
 

@@ -140,6 +140,81 @@ fn queue_and_fleet(home: &Home, admin: &[(&str, &str)]) {
     assert_eq!(home.ozma(&["runs", "cancel", run.out.trim()]).code, 0);
 }
 
+#[test]
+fn bounds_and_retries_are_said_on_the_command_line_and_shown() {
+    let home = Home::new();
+    let plane = Serving::start(&home);
+    home.context(&format!("url = \"{}\"\ntoken = \"a-tenant-of-the-test\"\n", plane.url));
+    let made = home.ozma(&[
+        "env",
+        "create",
+        "shop",
+        "--image",
+        "busybox",
+        "--timeout",
+        "300",
+        "--queue-timeout",
+        "60",
+        "--retry",
+        "2",
+        "--retry-on",
+        "oom",
+        "--retry-on",
+        "setup",
+        "--tag",
+        "gpu",
+    ]);
+    assert_eq!(made.code, 0, "{made:?}");
+    let shown = home.ozma(&["env", "show", "shop"]).out;
+    for part in ["at most 300 s", "at most 60 s", "2 attempts after setup, oom", "gpu"] {
+        assert!(shown.contains(part), "{part} is not in {shown}");
+    }
+    let run = home.ozma(&[
+        "run",
+        "--env",
+        "shop",
+        "--no-follow",
+        "--priority",
+        "-7",
+        "--setup-timeout",
+        "9",
+        "--retry-on",
+        "timeout",
+        "--tag",
+        "eu",
+        "do it",
+    ]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let item = home.ozma(&["runs", "show", run.out.trim(), "--json"]);
+    let item: Value = serde_json::from_str(&item.out).unwrap();
+    let policy = &item["policy"];
+    assert_eq!((&item["priority"], &item["max_attempts"]), (&Value::from(-7), &Value::from(2)));
+    assert_eq!((&policy["timeout_secs"], &policy["setup_timeout_secs"]), (&300.into(), &9.into()));
+    assert_eq!(policy["retry_on"], serde_json::json!(["timeout"]));
+    assert_eq!(policy["worker_tags"], serde_json::json!(["eu"]));
+    let shown = home.ozma(&["runs", "show", run.out.trim()]).out;
+    assert!(shown.contains("waits until") && shown.contains("-7"), "{shown}");
+
+    let unknown = home.ozma(&["run", "--env", "shop", "--retry-on", "luck", "x"]);
+    assert!(unknown.code == 2 && unknown.err.contains("worker_lost, image_pull"), "{unknown:?}");
+    let refused = home.ozma(&["run", "--env", "shop", "--no-follow", "--priority", "101", "x"]);
+    assert!(refused.code == 2 && refused.err.contains("-100 to 100"), "{refused:?}");
+}
+
+#[test]
+fn one_plane_a_file_and_a_killed_one_leaves_no_lock() {
+    let home = Home::new();
+    let mut first = Serving::start(&home);
+    let args = ["serve", "--listen", "127.0.0.1:0", "--data-dir", "data"];
+    let second = home.ozma(&args);
+    assert_ne!(second.code, 0, "{second:?}");
+    assert!(second.err.contains("another plane runs on this SQLite database"), "{second:?}");
+    assert!(second.err.contains("ozma.db.lock"), "{second:?}");
+    first.child.kill().unwrap();
+    first.child.wait().unwrap();
+    drop(Serving::start(&home));
+}
+
 fn signal(name: &str, pid: u32) {
     assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
 }
