@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use protocol::secret::Secret;
 use serde::Serialize;
 use service::clock::Clock;
 
@@ -22,9 +23,13 @@ use super::{
 };
 use crate::{failure::Failure, term::Term};
 
-/// Executions that stream, over this many workers.
+/// Executions that stream, over a quarter as many workers.
 const EXECUTIONS: u32 = 64;
-const WORKERS: u32 = 16;
+const EXECUTIONS_QUICKLY: u32 = 8;
+const EACH: u32 = 4;
+
+/// Executions read back at the same time.
+const READERS: usize = 4;
 
 /// Batches of one execution that may be unacknowledged; a real worker holds eight full ones.
 const WINDOW: u64 = 4;
@@ -67,16 +72,17 @@ pub(crate) async fn measure(
     seconds: u32,
     term: &mut Term,
 ) -> Result<Events, Failure> {
-    term.status(&format!("{}: {EXECUTIONS} streams, {batch} events a frame", database.name()));
+    let executions = if ground.quick { EXECUTIONS_QUICKLY } else { EXECUTIONS };
+    term.status(&format!("{}: {executions} streams, {batch} events a frame", database.name()));
     let plane = Plane::start(ground, database)?;
     let streams = Arc::new(Streams::default());
-    for i in 0..WORKERS {
-        let link = plane.worker(&format!("bench-{i}"), EXECUTIONS / WORKERS).await?;
+    for i in 0..executions / EACH {
+        let link = plane.worker(&format!("bench-{i}"), EACH).await?;
         plane.life.spawn(stream(link, Arc::clone(&streams), batch));
     }
     let token = plane.tenant("bench").await?;
     let mut http = plane.http(&token).await?;
-    for _ in 0..EXECUTIONS {
+    for _ in 0..executions {
         ask(&mut http).await?;
     }
     tokio::time::sleep(WARM_UP).await;
@@ -85,16 +91,13 @@ pub(crate) async fn measure(
     tokio::time::sleep(Duration::from_secs(u64::from(seconds))).await;
     let (to, last, after) = look();
     streams.over.store(true, Ordering::Relaxed);
-    let ended = wait_for_the_last(&streams).await?;
+    let ended = wait_for_the_last(&streams, executions).await?;
     term.status(&format!("{}: reading the events back", database.name()));
-    let mut verified = 0;
-    for (run, acked) in ended {
-        verified += read_back(&mut http, &run, acked).await?;
-    }
+    let verified = read_all_back(&plane, &token, ended).await?;
     let (spent, events) = (after.since(before), last - first);
     plane.stop().await;
     Ok(Events {
-        executions: EXECUTIONS,
+        executions,
         batch,
         seconds: (to - from).as_secs_f64(),
         acknowledged: events,
@@ -106,15 +109,18 @@ pub(crate) async fn measure(
     })
 }
 
-async fn wait_for_the_last(streams: &Streams) -> Result<HashMap<String, u64>, Failure> {
+async fn wait_for_the_last(
+    streams: &Streams,
+    executions: u32,
+) -> Result<HashMap<String, u64>, Failure> {
     let since = Instant::now();
     loop {
         let ended = streams.ended.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if ended.len() == EXECUTIONS as usize {
+        if ended.len() == executions as usize {
             return Ok(ended);
         }
         if since.elapsed() > PATIENCE {
-            let text = format!("{} of {EXECUTIONS} streams came to an end", ended.len());
+            let text = format!("{} of {executions} streams came to an end", ended.len());
             return Err(Failure::platform(text));
         }
         // After the measurement; nobody's time is taken.
@@ -170,6 +176,31 @@ async fn stream(mut link: Link, streams: Arc<Streams>, batch: u64) {
             link.queue(frame).await;
         }
     }
+}
+
+async fn read_all_back(
+    plane: &Plane,
+    token: &Secret,
+    ended: HashMap<String, u64>,
+) -> Result<u64, Failure> {
+    let left: Arc<Mutex<Vec<_>>> = Arc::new(Mutex::new(ended.into_iter().collect()));
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        let (mut http, left) = (plane.http(token).await?, Arc::clone(&left));
+        readers.push(plane.life.spawn(async move {
+            let mut verified = 0;
+            loop {
+                let next = left.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                let Some((run, acked)) = next else { return Ok::<u64, Failure>(verified) };
+                verified += read_back(&mut http, &run, acked).await?;
+            }
+        }));
+    }
+    let mut verified = 0;
+    for reader in readers {
+        verified += reader.await.map_err(|error| Failure::platform(error.to_string()))??;
+    }
+    Ok(verified)
 }
 
 /// Reads a run's events and counts its output.

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protocol::{event::Event, secret::Secret};
+use protocol::secret::Secret;
 use serde::Deserialize;
 use service::clock::Clock;
 
@@ -180,13 +180,27 @@ pub(crate) async fn verify(plane: &Plane, runs: Vec<(String, Secret)>) -> Result
     Ok(count)
 }
 
+/// A page of events, read in one pass: there are millions of them to be checked.
+#[derive(Debug, Deserialize)]
+struct Page {
+    events: Vec<Stored>,
+}
+
 /// One event, as far as it is checked.
-#[derive(Debug)]
+#[derive(Debug, Deserialize)]
 pub(crate) struct Stored {
     pub(crate) seq: u64,
     pub(crate) kind: String,
-    /// Of a state or a phase: which.
-    of: String,
+    #[serde(default)]
+    data: Of,
+}
+
+/// Of a state or a phase: which.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Of {
+    state: String,
+    phase: String,
 }
 
 /// A page of a run's events, from after `after` on.
@@ -199,21 +213,8 @@ pub(crate) async fn events_of(
     if status != 200 {
         return Err(Failure::platform(format!("the events of a run were answered with {status}")));
     }
-    let page: protocol::api::events::EventPage =
-        serde_json::from_slice(body).map_err(io::Error::from)?;
-    let events = page.events.into_iter();
-    Ok(events
-        .map(|event| {
-            let of = match event.event() {
-                Some(Event::State { state, .. }) => state.as_str(),
-                Some(Event::PhaseStarted { phase } | Event::PhaseFinished { phase, .. }) => {
-                    phase.as_str()
-                }
-                _ => "",
-            };
-            Stored { seq: event.seq, of: of.to_owned(), kind: event.kind }
-        })
-        .collect())
+    let page: Page = serde_json::from_slice(body).map_err(io::Error::from)?;
+    Ok(page.events)
 }
 
 /// Whether a run's events are all there, once and in order, and it succeeded. Pure.
@@ -222,10 +223,10 @@ fn whole(events: &[Stored]) -> Result<(), String> {
         return Err(format!("has a gap before event {}", event.seq));
     }
     // The plane has phases of its own.
-    let ours = events.iter().filter(|event| event.kind != "state" && event.of != "queued");
+    let ours = events.iter().filter(|event| event.kind != "state" && event.data.phase != "queued");
     let kinds: Vec<&str> = ours.map(|event| event.kind.as_str()).collect();
     let last = events.iter().rev().find(|event| event.kind == "state");
-    let last = last.map_or("without a state", |event| &event.of);
+    let last = last.map_or("without a state", |event| &event.data.state);
     if kinds.len() as u64 != EVENTS_OF_A_RUN || kinds[..] != frames::WHOLE_LIFE[..] {
         return Err(format!(
             "is {last} and has of its worker's {EVENTS_OF_A_RUN} events {kinds:?}"
@@ -242,7 +243,7 @@ mod tests {
         let line = |((kind, of), seq): (&(&str, &str), u64)| Stored {
             seq,
             kind: (*kind).to_owned(),
-            of: (*of).to_owned(),
+            data: Of { state: (*of).to_owned(), phase: (*of).to_owned() },
         };
         kinds.iter().zip(1..).map(line).collect()
     }
