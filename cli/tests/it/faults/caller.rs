@@ -131,7 +131,22 @@ impl Caller {
 
     /// Asks for one run, however often it has to, and gives its id.
     pub(super) async fn submit(&self, environment: &str, prompt: &str, key: &str) -> String {
-        let config = json!({"environment_id": environment});
+        self.create(json!({"environment_id": environment}), prompt, key).await
+    }
+
+    /// The same for a run that only this worker may take.
+    pub(super) async fn submit_to(
+        &self,
+        worker: &str,
+        environment: &str,
+        prompt: &str,
+        key: &str,
+    ) -> String {
+        let config = json!({"environment_id": environment, "worker_host": worker});
+        self.create(config, prompt, key).await
+    }
+
+    async fn create(&self, config: Value, prompt: &str, key: &str) -> String {
         let body = json!({"prompt": prompt, "config": config});
         let made = self.granted(Method::POST, "/api/v1/agent/runs", Some(&body), Some(key)).await;
         made["run_id"].as_str().unwrap().to_owned()

@@ -19,11 +19,11 @@ use super::{
 };
 use crate::images;
 
-/// Short, so that several fit into a test; longer than the longest wait of a worker before it dials again (4 s).
-const LEASE_MS: u64 = 6_000;
+/// Short, so that several fit into a test.
+const LEASE_MS: u64 = 5_000;
 
 /// How long the fault lasts.
-const LEASES: u32 = 2;
+const LEASES: u32 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {

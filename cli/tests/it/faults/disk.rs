@@ -22,11 +22,10 @@ use crate::images;
 /// Room for what these runs print, and not much more.
 const DISK_BYTES: u64 = 48 << 20;
 
-/// Longer than the longest wait of a worker before it dials again (4 s).
-const LEASE_MS: u64 = 6_000;
+const LEASE_MS: u64 = 5_000;
 
 /// How long the disk stays full.
-const FULL: Duration = Duration::from_millis(2 * LEASE_MS);
+const FULL: Duration = Duration::from_millis(3 * LEASE_MS);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_is_told_and_costs_no_run_an_attempt() {

@@ -30,31 +30,32 @@ async fn judge(caller: &Caller, entry: &Entry) -> RunItem {
     item
 }
 
-/// Dozens of cuts, each after some bytes more, whatever frame they fall in: the lease outlives them, so the first
-/// attempt is the only one.
+/// Cuts, each after some bytes more, whatever frame they fall in: the lease outlives them, so the first attempt is the
+/// only one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_link_cut_in_the_middle_of_frames_loses_and_doubles_nothing() {
+    const CUTS: usize = 8;
     let fleet = Fleet::start(Plan::default()).await;
     let caller = fleet.caller();
-    let entry = submit(&caller, Script { seed: 5, lines: 250, wait: 40 }).await;
+    let entry = submit(&caller, Script { seed: 5, lines: 600, wait: 250 }).await;
+    caller.until_printed(&entry.run, 1_000).await;
     let mut dice = Dice::seeded(5);
-    let mut cuts = 0;
-    let ended = async {
-        caller.ended(&entry.run).await;
-    };
-    tokio::pin!(ended);
-    loop {
-        tokio::select! {
-            () = &mut ended => break,
-            () = tokio::time::sleep(dice.millis(50..400)) => {
-                fleet.link(0).cut_after(u32::try_from(dice.below(30_000)).unwrap());
-                cuts += 1;
-            }
-        }
+    let connections = || fleet.link(0).connections();
+    for _ in 0..CUTS {
+        let before = connections();
+        fleet.link(0).cut_after(u32::try_from(dice.below(20_000)).unwrap());
+        // Until it has dialled again, or has nothing more to say.
+        patiently(PATIENCE, "the worker dials again", || async {
+            let again = connections() > before;
+            let over = !again && caller.run(&entry.run).await.state.is_terminal();
+            (again || over).then_some(())
+        })
+        .await;
     }
-    say(&format!("{cuts} cuts, {} connections", fleet.link(0).connections()));
+    say(&format!("{} connections over {CUTS} cuts", connections()));
     let item = judge(&caller, &entry).await;
     assert_eq!((item.state, item.attempt), (RunState::Succeeded, 1));
+    assert!(connections() > CUTS / 2, "it was over before it was cut");
     fleet.finish().await;
 }
 
