@@ -118,6 +118,8 @@ pub struct Counters {
     pub bad_frames: Counter,
     /// Jumps of the time of day.
     pub clock_jumps: Counter,
+    /// Rounds of the reaper: while it stands still, nothing that is lost is noticed.
+    pub reaper_rounds: Counter,
     pub retention_runs: Counter,
     pub retention_events: Counter,
     pub retention_artifacts: Counter,
@@ -151,6 +153,7 @@ impl Default for Counters {
             waited_too_long: Counter::default(),
             bad_frames: Counter::default(),
             clock_jumps: Counter::default(),
+            reaper_rounds: Counter::default(),
             retention_runs: Counter::default(),
             retention_events: Counter::default(),
             retention_artifacts: Counter::default(),
@@ -165,7 +168,7 @@ impl Default for Counters {
 
 impl Counters {
     /// Every counter by its name in `/metrics`, without prefix.
-    pub fn all(&self) -> [(&'static str, u64); 18] {
+    pub fn all(&self) -> [(&'static str, u64); 19] {
         [
             ("runs_submitted_total", self.runs_submitted.get()),
             ("executions_assigned_total", self.assigned.get()),
@@ -182,6 +185,7 @@ impl Counters {
             ("runs_waited_too_long_total", self.waited_too_long.get()),
             ("bad_frames_total", self.bad_frames.get()),
             ("clock_jumps_total", self.clock_jumps.get()),
+            ("reaper_rounds_total", self.reaper_rounds.get()),
             ("retention_runs_deleted_total", self.retention_runs.get()),
             ("retention_events_deleted_total", self.retention_events.get()),
             ("retention_artifacts_deleted_total", self.retention_artifacts.get()),

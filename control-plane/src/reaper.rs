@@ -30,6 +30,7 @@ pub async fn run(core: Arc<Core>, life: Lifecycle) {
         if let Err(error) = round(&core, &mut watch).await {
             tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "reaping failed");
         }
+        core.counters.reaper_rounds.add(1);
         tokio::select! {
             () = life.draining().cancelled() => return,
             // Leases run out without anybody's call.

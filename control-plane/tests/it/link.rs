@@ -152,11 +152,10 @@ async fn an_unanswered_assignment_is_handed_out_again(db: Db) {
     let mut mute = plane.worker("w1", 1).await;
     submit(&plane.core, &tenant('a'), "x").await;
     let first = mute.next_assignment().await;
-    clock.advance(Duration::from_secs(29));
-    control_plane::reaper::pass(&plane.core).await.unwrap();
+    plane.pass_time(&clock, 29).await;
     reached(&plane.core, &first.task_id, RunState::Pending).await;
     let mut other = plane.worker("w2", 1).await;
-    clock.advance(Duration::from_secs(2));
+    plane.pass_time(&clock, 2).await;
     stopped(&mut mute, &first).await;
     let second = tokio::select! {
         assignment = other.next_assignment() => assignment,
@@ -175,7 +174,7 @@ async fn a_silent_worker_loses_its_lease_and_its_word(db: Db) {
     let first = claimed(&plane, &mut worker).await;
     worker.send_events(&first.execution_id, EventSource::Sidecar, notices(1, 1)).await;
     worker.acked(&first.execution_id, EventSource::Sidecar, 1).await;
-    clock.advance(Duration::from_secs(13));
+    plane.pass_time(&clock, 13).await;
     // Both are on their way at once, in whichever order.
     let (mut told, mut next) = (false, None);
     let second = worker
