@@ -51,6 +51,8 @@ impl Plane {
             Store::open(config.database().expose_secret()).await.context("open the database")?;
         let core = Core::new(store, sealer, clock, life.clone(), config.settings());
         core.hold(alone);
+        core.ask_for_the_time().await.context("ask the database for the time")?;
+        core.expect_silence();
         environments::check_key(&core)
             .await
             .context("check that the encryption key is the one this database was begun with")?;

@@ -14,7 +14,7 @@ use service::{clock::Clock, lifecycle::Lifecycle};
 
 use crate::{
     counters::Counters, environments::Ceilings, link::registry::Registry, sealing::Sealer,
-    store::Store, wake::Wake,
+    store::Store, time::Agreed, wake::Wake,
 };
 
 /// Choices of the operator that the core obeys. `Config` of the application makes one.
@@ -108,7 +108,8 @@ pub struct Core {
     pub counters: Counters,
     /// New with every start of the process.
     pub plane_id: String,
-    /// Before then silence proves nothing, by the plane's clock.
+    pub(crate) agreed: Agreed,
+    /// Before then silence proves nothing, by the time all planes agree on.
     reap_from: AtomicI64,
     /// Before then a run that waited too long may still be taken.
     expire_from: AtomicI64,
@@ -137,6 +138,7 @@ impl Core {
             wake: Wake::default(),
             counters: Counters::default(),
             plane_id: uuid::Uuid::now_v7().simple().to_string(),
+            agreed: Agreed::default(),
             reap_from,
             expire_from,
             held: OnceLock::new(),
@@ -167,8 +169,9 @@ impl Core {
         self.expire_from.load(Ordering::Relaxed)
     }
 
+    /// Milliseconds since 1970, by the time all planes of the database agree on.
     pub fn now(&self) -> i64 {
-        self.clock.now_ms()
+        self.clock.now_ms().saturating_add(self.agreed.ahead_ms())
     }
 }
 

@@ -27,6 +27,7 @@ pub mod sealing;
 pub mod state;
 pub mod store;
 mod streams;
+mod time;
 pub mod wake;
 pub mod why;
 

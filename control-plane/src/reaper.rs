@@ -5,12 +5,13 @@
 use std::{sync::Arc, time::Duration};
 
 use protocol::link::{ReportAck, ToWorker};
-use service::{clock::Moment, lifecycle::Lifecycle};
+use service::lifecycle::Lifecycle;
 
 use crate::{
     core::{Core, millis},
     reports,
     store::{ExecutionRow, Recorded, Report, StoreError},
+    time::Steps,
 };
 
 /// Workers end an execution at its own bounds, of which a week is the longest. One that lasts longer than this
@@ -56,15 +57,17 @@ pub async fn round(core: &Core, watch: &mut Watch) -> Result<(), StoreError> {
 /// every lease seems to be over; back, leases that nobody renews seem to last.
 #[derive(Debug)]
 pub struct Watch {
-    seen: Moment,
+    steps: Steps,
     /// The database holds times that lie too far ahead, and could not be told yet.
     rebase: bool,
+    /// By how much it holds times that lie too near, and could not be told yet, in milliseconds.
+    behind_ms: i64,
 }
 
 impl Watch {
     /// What went back while no plane ran is seen by nobody. Where only one plane can be, it looks at the start.
     pub fn new(core: &Core) -> Self {
-        Self { seen: core.clock.moment(), rebase: core.store.is_alone() }
+        Self { steps: Steps::new(core), rebase: core.store.is_alone(), behind_ms: 0 }
     }
 
     /// Notices a jump since the last look, and does what has to be done about it.
@@ -72,12 +75,11 @@ impl Watch {
     /// # Errors
     /// The database is away; the next look tries again.
     pub async fn look(&mut self, core: &Core) -> Result<(), StoreError> {
-        let jump = core.clock.jump_since(self.seen);
-        if core.clock.passed_since(self.seen) > core.settings.lease / 2 {
+        let (passed, jump) = self.steps.look(core).await?;
+        if passed > core.settings.lease / 2 {
             // Nor while this process stood still.
             core.expect_silence();
         }
-        self.seen = core.clock.moment();
         if jump.abs() > millis(core.settings.lease) / 2 {
             core.counters.clock_jumps.add(1);
             tracing::warn!(
@@ -86,6 +88,14 @@ impl Watch {
             );
             core.expect_silence();
             self.rebase |= jump < 0;
+            // Of several planes each would see it.
+            if core.store.is_alone() {
+                self.behind_ms = self.behind_ms.saturating_add(jump.max(0));
+            }
+        }
+        if self.behind_ms > 0 {
+            core.store.put_off_waits(self.behind_ms).await?;
+            self.behind_ms = 0;
         }
         if self.rebase {
             let settings = &core.settings;
@@ -111,7 +121,8 @@ pub async fn pass(core: &Core) -> Result<(), StoreError> {
     for execution in core.store.expired(now).await? {
         end(core, &execution, &Report::Expired, "its lease ran out").await?;
     }
-    let (begun, asked) = (now - millis(LONGEST_EXECUTION), now - millis(LONGEST_STOP));
+    let begun = now - millis(LONGEST_EXECUTION) - core.stepped_ms();
+    let asked = now - millis(LONGEST_STOP);
     for execution in core.store.overdue(begun, asked).await? {
         end(core, &execution, &Report::Overdue, "its worker does not end it").await?;
     }

@@ -24,6 +24,7 @@ mod reports;
 mod retention;
 mod runs;
 mod submissions;
+mod time;
 mod tokens;
 mod transitions;
 mod values;

@@ -40,6 +40,11 @@ impl Clock {
         Self { by_hand: Some(Arc::new(hands)) }
     }
 
+    /// Whether a test sets it: then no other clock has anything to say.
+    pub fn is_by_hand(&self) -> bool {
+        self.by_hand.is_some()
+    }
+
     pub fn now_ms(&self) -> i64 {
         match &self.by_hand {
             Some(hands) => hands.now.load(Ordering::SeqCst),

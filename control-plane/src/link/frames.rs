@@ -1,6 +1,6 @@
 //! What each frame of a worker leads to. An answer goes out after the store has committed, never before.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use protocol::{
     event::{EventLine, EventSource},
@@ -123,13 +123,17 @@ fn forgive(connection: &Connection, acted: Result<(), StoreError>) -> Result<(),
 /// Any sign of life. Stock workers have no heartbeat: this is what renews their leases.
 pub(super) async fn heard(core: &Core, connection: &Connection) -> Result<(), StoreError> {
     let now = core.now();
-    let renewed_at = connection.renewed_at.load(Ordering::Relaxed);
-    if connection.dialect == Dialect::Stock && now - renewed_at >= millis(core.settings.heartbeat) {
+    let due = |last: &AtomicI64, every_ms: i64| {
+        // What lies ahead is of a clock that was set back since.
+        !(0..every_ms).contains(&now.saturating_sub(last.load(Ordering::Relaxed)))
+    };
+    let every_ms = millis(core.settings.heartbeat);
+    if connection.dialect == Dialect::Stock && due(&connection.renewed_at, every_ms) {
         connection.renewed_at.store(now, Ordering::Relaxed);
         let until = now + millis(core.settings.stock_lease);
         core.store.renew_instance(&connection.instance_id, until).await?;
     }
-    if now - connection.touched_at.load(Ordering::Relaxed) >= TOUCH_EVERY_MS {
+    if due(&connection.touched_at, TOUCH_EVERY_MS) {
         touch(core, connection).await?;
     }
     Ok(())

@@ -12,9 +12,12 @@ use tokio::sync::mpsc;
 use super::{
     frames::{self, Handed, Owing},
     opening,
-    registry::{Connection, MAX_QUEUED_FRAMES},
+    registry::{Connection, Dialect, MAX_QUEUED_FRAMES},
 };
-use crate::{core::Core, store::StoreError};
+use crate::{
+    core::{Core, millis},
+    store::StoreError,
+};
 
 /// Frames of one worker under way to the store at a time, and their size in bytes. At the bound nothing more is
 /// read of it until the first of them is stored.
@@ -152,6 +155,16 @@ impl Peer {
         }
         if let Err(error) = self.core.store.remove_connection(&self.connection.id).await {
             tracing::debug!(error = %error, "the connection's row stays until it is swept");
+        }
+        let instance = &self.connection.instance_id;
+        // A stock worker may take longer to come back, and holds what it was handed.
+        if self.connection.dialect == Dialect::Ozma
+            && self.core.workers.of_instance(instance).is_empty()
+        {
+            let until = self.core.now() + millis(self.core.settings.lease);
+            if let Err(error) = self.core.store.expect_no_answer(instance, until).await {
+                tracing::debug!(error = %error, "what it has not answered is waited for as long as ever");
+            }
         }
     }
 }

@@ -124,9 +124,7 @@ impl Connection {
 
     /// Whether dispatch should hand it anything.
     pub fn takes_work(&self, now: i64) -> bool {
-        !self.closing.is_cancelled()
-            && !self.draining.load(Ordering::Relaxed)
-            && self.held_until.load(Ordering::Relaxed) <= now
+        !self.closing.is_cancelled() && !self.draining.load(Ordering::Relaxed) && !self.is_held(now)
     }
 
     /// It declined something: nothing new for a while, longer each time, and never for longer than
@@ -135,6 +133,12 @@ impl Connection {
         let before = self.declined.fetch_add(1, Ordering::Relaxed).min(10);
         let until = now + first_ms.saturating_mul(1 << before).min(LONGEST_HOLD_MS);
         self.held_until.fetch_max(until, Ordering::Relaxed);
+    }
+
+    /// A clock that was set back holds nobody longer than that.
+    fn is_held(&self, now: i64) -> bool {
+        let left = self.held_until.load(Ordering::Relaxed).saturating_sub(now);
+        (1..=LONGEST_HOLD_MS).contains(&left)
     }
 
     /// It took something: the next one it declines is the first again.

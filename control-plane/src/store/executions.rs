@@ -124,7 +124,8 @@ impl Store {
         .transpose()
     }
 
-    /// The newest execution of a run on a worker, for stock workers, who name runs only.
+    /// The newest execution of a run on a worker, for stock workers, who name runs only. The open one is the newest,
+    /// whatever the clock said when it was assigned.
     pub async fn execution_of(
         &self,
         worker: &WorkerId,
@@ -134,7 +135,9 @@ impl Store {
             "select ",
             execution_columns!(),
             " from executions where run_id = $1 and worker_id = $2
-              order by assigned_at desc, id desc limit 1"
+              order by case when ended_at is null then 0 else 1 end, attempt desc,
+                       assigned_at desc, id desc
+              limit 1"
         );
         on_pool!(self, |db| sqlx::query_as::<_, Row>(SQL)
             .bind(run.as_str())

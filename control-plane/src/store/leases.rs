@@ -93,6 +93,28 @@ impl Store {
         .await
     }
 
+    /// This worker process was cut off: what it has not answered is waited for until then, and no longer.
+    pub async fn expect_no_answer(&self, instance: &str, until: i64) -> Result<(), StoreError> {
+        const SQL: &str = "update executions set lease_expires_at = $2
+             where instance_id = $1 and ended_at is null and claimed_at is null
+                 and lease_expires_at > $2";
+        let instance = instance.to_owned();
+        self.exclusive(move |tx| {
+            let instance = instance.clone();
+            async move {
+                on_tx!(tx, |db| sqlx::query(SQL)
+                    .bind(instance)
+                    .bind(until)
+                    .execute(db)
+                    .await
+                    .map(|_| ()))?;
+                Ok(())
+            }
+            .boxed()
+        })
+        .await
+    }
+
     /// From now on this worker process holds the execution.
     pub async fn adopt(
         &self,

@@ -71,6 +71,17 @@ impl Store {
     }
 }
 
+impl Store {
+    /// After the clock went ahead: whoever waits may go on waiting for as long as before.
+    pub async fn put_off_waits(&self, by_ms: i64) -> Result<(), StoreError> {
+        const SQL: &str =
+            "update runs set queue_until = queue_until + $1 where state = 'QUEUED' and queue_until is not null";
+        let mut tx = self.begin().await?;
+        on_tx!(&mut tx, |db| sqlx::query(SQL).bind(by_ms).execute(db).await.map(|_| ()))?;
+        tx.commit().await
+    }
+}
+
 impl Tx {
     async fn overdue_waits(&mut self, now: i64) -> Result<Vec<(String, Option<i64>)>, StoreError> {
         Ok(match self {

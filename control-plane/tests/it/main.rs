@@ -15,6 +15,7 @@ mod hostile;
 mod ingest;
 mod input;
 mod jumps;
+mod leases;
 mod limits;
 mod link;
 mod migrations;
