@@ -31,7 +31,8 @@ begin() {
         </dev/null 2>&1 &
 }
 begin "$@"
-trap 'kill -INT $! 2>/dev/null; wait $!; rm -rf "$2"' EXIT
+# A shell's background job is deaf to INT until it says otherwise; one that has only begun hears TERM.
+trap 'kill -TERM $! 2>/dev/null; kill -INT $! 2>/dev/null; wait $!; rm -rf "$2"' EXIT
 trap '' HUP INT TERM
 while read -r order port; do
     case $order in
