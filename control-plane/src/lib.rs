@@ -31,8 +31,8 @@ mod time;
 pub mod wake;
 pub mod why;
 
-pub use app::Plane;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub use self::http::fuzzing;
+pub use app::Plane;
 pub use config::{Config, ConfigError, Tenancy};

@@ -122,7 +122,7 @@ pub async fn pass(core: &Core) -> Result<(), StoreError> {
         end(core, &execution, &Report::Expired, "its lease ran out").await?;
     }
     let begun = now - millis(LONGEST_EXECUTION) - core.stepped_ms();
-    let asked = now - millis(LONGEST_STOP);
+    let asked = now - millis(LONGEST_STOP) - core.stepped_ms();
     for execution in core.store.overdue(begun, asked).await? {
         end(core, &execution, &Report::Overdue, "its worker does not end it").await?;
     }

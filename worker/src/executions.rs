@@ -53,7 +53,11 @@ impl Executions {
     /// Takes up what an earlier life of this worker began, once the plane has said to.
     pub(crate) fn adopt(self: &Arc<Self>, record: Record) {
         let (run_id, execution_id) = (record.run_id.clone(), record.execution_id.clone());
-        let held = self.desk.hold_earlier(run_id, execution_id, record.begun_ms(self.context.clock.now_ms()));
+        let held = self.desk.hold_earlier(
+            run_id,
+            execution_id,
+            record.begun_ms(self.context.clock.now_ms()),
+        );
         let (context, run) = (self.context.clone(), held.clone());
         self.look_after(held, async move { execution::adopt(&context, run, record).await });
     }

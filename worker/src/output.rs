@@ -227,10 +227,8 @@ impl Outbox {
         }
         inner.report_sent = inner.report.is_some();
         let mut report = inner.report.clone()?;
-        let after = Some(EventCount {
-            worker: inner.worker.received(),
-            sidecar: inner.sidecar.received(),
-        });
+        let after =
+            Some(EventCount { worker: inner.worker.received(), sidecar: inner.sidecar.received() });
         match &mut report {
             FromWorker::TaskCompleted(completed) => completed.after = after,
             FromWorker::TaskFailed(failed) => failed.after = after,

@@ -29,6 +29,9 @@ const MAX_KEPT: usize = 16;
 /// Owners with more lanes than a look takes in of one, whose other lanes are looked at in one pass.
 const MAX_CUT_OWNERS: usize = 8;
 
+/// Owners whose place among their lanes is kept; beyond it all begin anew.
+const MAX_KEPT_OWNERS: usize = 1_024;
+
 /// Hand-overs of one wait that are told to the run's watchers. Of a run that no worker takes, the further ones
 /// only count: its events must not grow for as long as it waits.
 pub(super) const TOLD_HANDOVERS: i64 = 5;
@@ -244,10 +247,26 @@ impl Tx {
         let mut seen = self.lanes(from, depth, now).await?;
         let more = seen.heads >= MAX_LANES;
         let whole = !more && rotation.is_at_start();
-        let mut lanes = BTreeMap::new();
-        for (owner, last) in std::mem::take(&mut seen.cut) {
+        // What other looks of this round learnt stays.
+        let mut lanes = rotation.lanes.clone();
+        if lanes.len() > MAX_KEPT_OWNERS {
+            lanes.clear();
+        }
+        let mut cut: Vec<_> = std::mem::take(&mut seen.cut).into_iter().collect();
+        // An owner that this look saw whole has no place to be kept.
+        lanes.retain(|owner, _| {
+            let covered = *owner >= rotation.owner && (!more || *owner <= seen.owner_before);
+            !covered || cut.iter().any(|(one, _)| one == owner)
+        });
+        let mut served = 0;
+        // Those that had no turn of late come first; who begins among them varies with the time.
+        let begin = usize::try_from(now / 1_000).unwrap_or(0) % cut.len().max(1);
+        cut.rotate_left(begin);
+        cut.sort_by_key(|(owner, _)| rotation.lanes.contains_key(owner));
+        for (owner, last) in cut {
             let after = rotation.lanes.get(&owner).cloned().unwrap_or(last);
-            if lanes.len() < MAX_CUT_OWNERS {
+            if served < MAX_CUT_OWNERS {
+                served += 1;
                 let from = From { owner: &owner, placement: Some(&after), most: MAX_LANES_EACH };
                 let mut further = self.lanes(from, depth, now).await?;
                 further.lanes.retain(|lane| lane.owner == owner);
@@ -255,10 +274,11 @@ impl Tx {
                 further
                     .lanes
                     .retain(|lane| known.iter().all(|one| one.placement != lane.placement));
-                // At the end of its lanes it begins anew.
-                if let Some(last) = further.cut.remove(&owner) {
-                    lanes.insert(owner, last);
-                }
+                match further.cut.remove(&owner) {
+                    Some(last) => lanes.insert(owner, last),
+                    // At the end of its lanes it begins anew.
+                    None => lanes.remove(&owner),
+                };
                 seen.lanes.append(&mut further.lanes);
             }
         }

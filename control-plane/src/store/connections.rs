@@ -77,7 +77,8 @@ impl Store {
         disk: Option<DiskUse>,
         now: i64,
     ) -> Result<(), StoreError> {
-        const SQL: &str = "update connections set draining = $2, last_seen_at = $3, disk_bytes = $4,
+        const SQL: &str =
+            "update connections set draining = $2, last_seen_at = $3, disk_bytes = $4,
                  disk_limit_bytes = $5
              where id = $1";
         let mut tx = self.begin().await?;
@@ -136,7 +137,8 @@ impl Store {
 
     /// The same, each with what its worker process holds.
     pub async fn connected(&self, seen_since: i64) -> Result<Vec<ConnectedRow>, StoreError> {
-        const SQL: &str = "select id, plane_id, worker_id, c.instance_id, dialect, backend, version,
+        const SQL: &str =
+            "select id, plane_id, worker_id, c.instance_id, dialect, backend, version,
                  tags, capacity, draining, connected_at, last_seen_at, disk_bytes, disk_limit_bytes,
                  coalesce(held.running, 0) as running
              from connections c

@@ -99,7 +99,11 @@ impl<'a> Group<'a> {
                     let inserted = arrivals.insert(new, &mut self.events);
                     Some(own(inserted.map(Answer::Inserted))?)
                 }
-                Ask::Renew(_) | Ask::Work(_) => None,
+                Ask::Renew(renew) => {
+                    self.foresee(renew);
+                    None
+                }
+                Ask::Work(_) => None,
             });
         }
         let mut changed = arrivals.write(tx).await?;
@@ -121,6 +125,16 @@ impl<'a> Group<'a> {
             });
         }
         Ok((settled, changed))
+    }
+
+    /// A lease that is renewed further on counts for whoever judges it after the one that asked.
+    fn foresee(&mut self, renew: &Renew) {
+        for id in &renew.ids {
+            let Some(held) = self.executions.get_mut(id) else { continue };
+            if held.row.worker_id == renew.worker && held.row.ending.is_none() {
+                held.row.lease_expires_at = held.row.lease_expires_at.max(renew.until);
+            }
+        }
     }
 
     /// What the group holds of this execution; `None` if there is none.

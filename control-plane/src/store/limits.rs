@@ -77,7 +77,9 @@ impl Store {
         const SQL: &str = "delete from tenant_limits where owner = $1";
         let mut tx = self.begin().await?;
         on_tx!(&mut tx, |db| sqlx::query(SQL).bind(tenant.as_str()).execute(db).await.map(|_| ()))?;
-        tx.commit().await
+        tx.commit().await?;
+        self.writer.counts_changed();
+        Ok(())
     }
 
     /// One tenant, known or not.

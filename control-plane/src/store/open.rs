@@ -156,7 +156,8 @@ async fn open_postgres(url: &str) -> anyhow::Result<Store> {
     let writing = options
         .clone()
         .statement_cache_capacity(WRITER_STATEMENTS)
-        .options([("plan_cache_mode", "force_generic_plan")]);
+        // A row that somebody holds must not hold up everybody else.
+        .options([("plan_cache_mode", "force_generic_plan"), ("lock_timeout", "500ms")]);
     let write = pool().max_connections(1).connect_lazy_with(writing);
     let pool =
         pool().max_connections(16).connect_with(options).await.context("connect to PostgreSQL")?;

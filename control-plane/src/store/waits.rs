@@ -32,7 +32,14 @@ impl Store {
         let mut ended = Vec::with_capacity(overdue.len());
         for (id, queue_ms) in overdue {
             let id: RunId = parse(&id, "run id")?;
-            let mut head = tx.lock_run(&id).await?;
+            let mut head = match tx.lock_run(&id).await {
+                // One row that this build cannot read must not keep the others waiting.
+                Err(StoreError::Corrupt(what)) => {
+                    tracing::error!(run.id = %id, "the stored {what} of run {id} cannot be read");
+                    continue;
+                }
+                other => other?,
+            };
             if head.standing.state != RunState::Queued {
                 continue;
             }
@@ -74,8 +81,7 @@ impl Store {
 impl Store {
     /// After the clock went ahead: whoever waits may go on waiting for as long as before.
     pub async fn put_off_waits(&self, by_ms: i64) -> Result<(), StoreError> {
-        const SQL: &str =
-            "update runs set queue_until = queue_until + $1 where state = 'QUEUED' and queue_until is not null";
+        const SQL: &str = "update runs set queue_until = queue_until + $1 where state = 'QUEUED' and queue_until is not null";
         let mut tx = self.begin().await?;
         on_tx!(&mut tx, |db| sqlx::query(SQL).bind(by_ms).execute(db).await.map(|_| ()))?;
         tx.commit().await

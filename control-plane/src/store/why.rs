@@ -15,6 +15,9 @@ use crate::{placement::Placement, scope::Scope};
 /// Kinds of waiting runs that are looked at; with more the numbers of those ahead are too low.
 const MAX_KINDS: i64 = 10_000;
 
+/// Most runs that are counted; of a longer queue the answer says at least so many.
+const MAX_COUNTED: i64 = 10_000;
+
 /// One run's place among the others.
 #[derive(Debug, Clone)]
 pub struct Standpoint {
@@ -144,10 +147,12 @@ impl Store {
         of: &Standpoint,
         now: i64,
     ) -> Result<Vec<Contender>, StoreError> {
-        const SQL: &str = "select owner, placement, count(*) from runs
-             where owner = $1 and state = 'QUEUED' and not_before <= $2
-               and (priority > $3 or (priority = $3
-                    and (created_at < $4 or (created_at = $4 and id < $5))))
+        const SQL: &str = "select owner, placement, count(*) from (
+                 select owner, placement from runs
+                 where owner = $1 and state = 'QUEUED' and not_before <= $2
+                   and (priority > $3 or (priority = $3
+                        and (created_at < $4 or (created_at = $4 and id < $5))))
+                 limit $7) ahead
              group by owner, placement limit $6";
         let rows = on_pool!(self, |db| sqlx::query_as(SQL)
             .bind(of.owner.as_str())
@@ -156,6 +161,7 @@ impl Store {
             .bind(of.created_at)
             .bind(id.as_str())
             .bind(MAX_KINDS)
+            .bind(MAX_COUNTED)
             .fetch_all(db)
             .await)?;
         contenders(rows)
@@ -167,13 +173,15 @@ impl Store {
         owner: &TenantId,
         now: i64,
     ) -> Result<Vec<Contender>, StoreError> {
-        const SQL: &str = "select owner, placement, count(*) from runs
-             where owner <> $1 and state = 'QUEUED' and not_before <= $2
+        const SQL: &str = "select owner, placement, count(*) from (
+                 select owner, placement from runs
+                 where owner <> $1 and state = 'QUEUED' and not_before <= $2 limit $4) others
              group by owner, placement limit $3";
         let rows = on_pool!(self, |db| sqlx::query_as(SQL)
             .bind(owner.as_str())
             .bind(now)
             .bind(MAX_KINDS)
+            .bind(MAX_COUNTED)
             .fetch_all(db)
             .await)?;
         contenders(rows)

@@ -15,7 +15,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
@@ -33,6 +33,11 @@ const MAX_WAITING: usize = 1_024;
 
 /// Their size together, in KiB.
 const MAX_WAITING_KIB: u32 = 64 << 10;
+
+/// How long one transaction may take, and how long a group with all its halves and second tries may begin new ones.
+/// Whoever is left then hears that the database is away. Below a lease, so that renewals do not wait it out.
+const COMMIT_WITHIN: Duration = Duration::from_secs(10);
+const GROUP_WITHIN: Duration = Duration::from_secs(5);
 
 /// The most items of one transaction, and their size, in KiB. A larger item goes alone.
 const MAX_GROUP: usize = 256;
@@ -282,7 +287,12 @@ impl Store {
 }
 
 /// The writer's task.
-async fn write(db: Db, mut waiting: mpsc::Receiver<Item>, mut memory: Memory, log: Arc<Notify>) {
+async fn write(
+    mut db: Db,
+    mut waiting: mpsc::Receiver<Item>,
+    mut memory: Memory,
+    log: Arc<Notify>,
+) {
     let mut groups: u32 = 0;
     let mut left: Option<Item> = None;
     loop {
@@ -302,7 +312,8 @@ async fn write(db: Db, mut waiting: mpsc::Receiver<Item>, mut memory: Memory, lo
         }
         let (asks, answers): (Vec<_>, Vec<_>) =
             items.into_iter().map(|item| (item.ask, (item.answer, item.room))).unzip();
-        let stored = std::panic::AssertUnwindSafe(store(&db, &mut memory, &asks)).catch_unwind();
+        let stored =
+            std::panic::AssertUnwindSafe(store(&mut db, &mut memory, &asks)).catch_unwind();
         if let Ok(outcomes) = stored.await {
             for ((answer, _), outcome) in answers.into_iter().zip(outcomes) {
                 // Whoever asked may be gone; it counts all the same.
@@ -338,12 +349,13 @@ async fn checkpoint(pool: sqlx::SqlitePool, log: Weak<Notify>) {
 }
 
 /// Stores a group, or its halves, or its items one by one; one outcome for each.
-async fn store(db: &Db, memory: &mut Memory, asks: &[Ask]) -> Vec<Result<Answer, StoreError>> {
+async fn store(db: &mut Db, memory: &mut Memory, asks: &[Ask]) -> Vec<Result<Answer, StoreError>> {
+    let until = Instant::now() + GROUP_WITHIN;
     let mut outcomes = Vec::with_capacity(asks.len());
     // What is still to be stored, the next last.
     let mut parts = vec![asks];
     while let Some(part) = parts.pop() {
-        match commit(db, memory, part).await {
+        match commit_by(until, db, memory, part).await {
             Ok(answers) => outcomes.extend(answers),
             Err(Failure::Away(error)) => {
                 outcomes.extend(part.iter().map(|_| Err(same(&error))));
@@ -353,7 +365,7 @@ async fn store(db: &Db, memory: &mut Memory, asks: &[Ask]) -> Vec<Result<Answer,
                 }
             }
             Err(Failure::Refused(error)) if part.len() == 1 => {
-                outcomes.push(alone(db, memory, part, error).await);
+                outcomes.push(alone(until, db, memory, part, error).await);
             }
             Err(Failure::Refused(_)) => {
                 let (first, second) = part.split_at(part.len() / 2);
@@ -364,9 +376,34 @@ async fn store(db: &Db, memory: &mut Memory, asks: &[Ask]) -> Vec<Result<Answer,
     outcomes
 }
 
+/// [`commit`], as long as `until` is not over. A database that took the words and never answers is given up with its
+/// connection: nothing may wait for ever on it, and a pool would try to take it back.
+async fn commit_by(
+    until: Instant,
+    db: &mut Db,
+    memory: &mut Memory,
+    asks: &[Ask],
+) -> Result<Vec<Result<Answer, StoreError>>, Failure> {
+    let late = || Failure::Away(StoreError::Unavailable(sqlx::Error::PoolTimedOut));
+    if until <= Instant::now() {
+        return Err(late());
+    }
+    if let Ok(done) = tokio::time::timeout(COMMIT_WITHIN, commit(db, memory, asks)).await {
+        return done;
+    }
+    memory.forget();
+    if let Db::Postgres(pool) = db {
+        let fresh = pool.options().clone().connect_lazy_with((*pool.connect_options()).clone());
+        // Whether and when the stuck one ends is its own affair.
+        drop(std::mem::replace(pool, fresh));
+    }
+    Err(late())
+}
+
 /// One item that failed: tried again while others were quicker.
 async fn alone(
-    db: &Db,
+    until: Instant,
+    db: &mut Db,
     memory: &mut Memory,
     item: &[Ask],
     mut error: StoreError,
@@ -377,7 +414,7 @@ async fn alone(
         }
         let ceiling = Duration::from_millis(5 << nth);
         tokio::time::sleep(service::backoff::jitter(ceiling)).await;
-        error = match commit(db, memory, item).await {
+        error = match commit_by(until, db, memory, item).await {
             Ok(mut answers) => return answers.pop().expect("one item, one answer"),
             Err(Failure::Refused(error)) => error,
             Err(Failure::Away(error)) => error,
@@ -397,7 +434,13 @@ enum Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(sqlx::Error::Database(_)) => Self::Refused(error),
+            StoreError::Unavailable(sqlx::Error::Database(ref cause)) => {
+                match cause.code().as_deref() {
+                    // PostgreSQL: cut off for its time. SQLite: somebody else holds the file.
+                    Some("57014" | "5") => Self::Away(error),
+                    _ => Self::Refused(error),
+                }
+            }
             StoreError::Unavailable(_) | StoreError::Full(_) => Self::Away(error),
             other => Self::Refused(other),
         }
@@ -409,7 +452,7 @@ async fn commit(
     memory: &mut Memory,
     asks: &[Ask],
 ) -> Result<Vec<Result<Answer, StoreError>>, Failure> {
-    let mut tx = db.begin().await?;
+    let mut tx = db.begin().await.map_err(Failure::Away)?;
     let mut group = Group::default();
     let stored = group.store(&mut tx, memory, asks).await;
     let settled = match stored {

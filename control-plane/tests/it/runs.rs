@@ -54,8 +54,7 @@ async fn a_run_succeeds(db: Db) {
     let applied = report(&core, &run, claimed(&core)).await;
     let waited = Measured { waited_ms: Some(250), ..Measured::default() };
     let state_after = RunState::Claimed;
-    let expected =
-        Recorded::Applied { run_id: id.clone(), state: state_after, measured: waited };
+    let expected = Recorded::Applied { run_id: id.clone(), state: state_after, measured: waited };
     assert_eq!(applied, expected);
     assert_eq!(report(&core, &run, claimed(&core)).await, Recorded::Already);
     let events = [
