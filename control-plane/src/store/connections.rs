@@ -122,7 +122,7 @@ impl Store {
         Ok(())
     }
 
-    /// Connections heard of since then, by worker; at most [`MAX_LISTED`].
+    /// Connections heard of since then, by worker; at most `MAX_LISTED`.
     pub async fn connections(&self, seen_since: i64) -> Result<Vec<ConnectionRow>, StoreError> {
         const SQL: &str = "select id, plane_id, worker_id, instance_id, dialect, backend, version,
                  tags, capacity, draining, connected_at, last_seen_at, disk_bytes, disk_limit_bytes
