@@ -113,7 +113,8 @@ pub(super) async fn run(core: Arc<Core>, socket: WebSocket, worker_id: WorkerId)
         (Ok(_), None) => {}
         (Err(error), _) => tracing::error!(error = %error, "a worker's writer panicked"),
     }
-    peer.close().await;
+    // In a box, as above: it holds much for a moment, and nothing while the connection lasts.
+    Box::pin(peer.close()).await;
     tracing::info!(worker.id = %connection.worker_id, connection.id = connection.id,
         "worker {} disconnected", connection.worker_id);
 }

@@ -1,3 +1,5 @@
+//! What a plan must be, by example and for every queue and fleet.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

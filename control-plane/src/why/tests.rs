@@ -1,3 +1,5 @@
+//! Each answer to why a run waits, and which comes first.
+
 use std::collections::BTreeSet;
 
 use super::*;
