@@ -51,22 +51,23 @@ pub fn worker_says(bytes: &[u8]) {
 
 /// What set-up commands, being root, can do to the journal between any two of our own acts. The bytes are the acts.
 pub fn journal(bytes: &[u8]) {
-    let folder = std::env::temp_dir().join(format!("ozma-fuzz-{}", std::process::id()));
+    let thread = format!("{:?}", std::thread::current().id());
+    let folder = std::env::temp_dir().join(format!("ozma-fuzz-{}-{thread}", std::process::id()));
     let _ = std::fs::create_dir_all(&folder);
-    let path = folder.join(format!("{:?}.jsonl", std::thread::current().id()));
+    let path = folder.join("journal.jsonl");
     let mut acts = Acts {
         journal: Journal::create(&path).expect("the folder can be written"),
         lines: Vec::new(),
         sound: 0,
         read: 0,
-        file: path.clone(),
+        file: path,
     };
     for act in bytes.chunks(3) {
         let [kind, one, two] = [0, 1, 2].map(|at| act.get(at).copied().unwrap_or_default());
         acts.act(kind, one, two);
     }
     acts.check(0);
-    let _ = std::fs::remove_file(path);
+    let _ = std::fs::remove_dir_all(folder);
 }
 
 struct Acts {
