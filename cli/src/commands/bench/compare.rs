@@ -176,6 +176,7 @@ async fn output(mut command: Command) -> Result<String, Failure> {
         if let Some(status) = running.child().try_wait()? {
             break status;
         }
+        // Another process, waited for so that Ctrl-C still ends it: looking is the only sign it gives.
         tokio::time::sleep(LOOK_EVERY).await;
     };
     let text = |mut file: std::fs::File| -> Result<String, Failure> {

@@ -156,8 +156,10 @@ async fn resting(
         if item.state.is_terminal() || since.elapsed() > PATIENCE {
             return Err(Failure::platform(format!("a run that sleeps is {}", item.state)));
         }
+        // Before the measurement; nobody's time is taken.
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
+    // Idling is what is measured.
     tokio::time::sleep(IDLE).await;
     let pid = engine.process_of(run.as_str()).await?;
     let bytes = pid.and_then(resident);
@@ -168,6 +170,7 @@ async fn resting(
         if item.state.is_terminal() {
             break;
         }
+        // After the measurement; nobody's time is taken.
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
     Ok(bytes)

@@ -85,6 +85,7 @@ pub(crate) async fn measure(
     for _ in 0..executions {
         ask(&mut http).await?;
     }
+    // Counted between two moments, of a stream that runs by itself: the wait is the measurement.
     tokio::time::sleep(WARM_UP).await;
     let look = || (Instant::now(), streams.acked.load(Ordering::Relaxed), plane.spent());
     let (from, first, before) = look();

@@ -88,6 +88,7 @@ pub(crate) async fn measure(
             Ok::<u64, Failure>(asked)
         }));
     }
+    // The flood is to be under way before anybody is measured beside it.
     tokio::time::sleep(AHEAD).await;
     term.status(&format!("{}: the same beside a flood of {FLOOD} to 1", database.name()));
     let under_the_flood = quietly(&plane, &seen, quiet).await?;
@@ -150,6 +151,7 @@ async fn work(mut link: Link, seen: Arc<Seen>) {
         let end = running.front().map(|(end, ..)| *end);
         let ended = async {
             match end {
+                // A simulated run lasts this long.
                 Some(end) => tokio::time::sleep_until(end).await,
                 None => std::future::pending().await,
             }

@@ -49,6 +49,7 @@ pub(crate) async fn measure(
     let workers = u64::from(wanted).min(most_connections());
     let plane = Plane::start(ground, database)?;
     let gone = || Failure::platform("the kernel does not say what the plane takes");
+    // What a start allocates is to be over before the first look.
     tokio::time::sleep(SETTLE).await;
     let before = resident(plane.pid()).ok_or_else(gone)?;
     let began = Instant::now();
