@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::{
-    ids::{ExecutionId, WorkerId},
-    link::EventCount,
-    run::RunState,
-};
+use protocol::{ids::ExecutionId, link::EventCount, run::RunState};
 
 use crate::{
     core::Core,
@@ -16,14 +12,15 @@ use crate::{
 /// No wait between attempts is longer.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
-/// Records a report and wakes followers and dispatch. `worker` is who reports; `None` is the plane itself.
+/// Records a report and wakes followers and dispatch. `instance` is the worker process that reports;
+/// `None` is the plane itself.
 pub async fn record(
     core: &Core,
     execution: &ExecutionId,
-    worker: Option<&WorkerId>,
+    instance: Option<&str>,
     report: &Report,
 ) -> Result<Recorded, StoreError> {
-    let judged = hand_in(core, execution, worker, report.clone(), None).await?.await?;
+    let judged = hand_in(core, execution, instance, report.clone(), None).await?.await?;
     Ok(tell(core, execution, judged))
 }
 
@@ -32,13 +29,13 @@ pub async fn record(
 pub(crate) async fn hand_in(
     core: &Core,
     execution: &ExecutionId,
-    worker: Option<&WorkerId>,
+    instance: Option<&str>,
     report: Report,
     after: Option<EventCount>,
 ) -> Result<Pending<Judged>, StoreError> {
     let retry = Retry { wait: core.settings.retry_wait, longest: LONGEST_WAIT };
-    let (id, worker, now) = (execution.clone(), worker.cloned(), core.now());
-    core.store.hand_in_report(Record { id, worker, report, after, retry, now }).await
+    let (id, instance, now) = (execution.clone(), instance.map(str::to_owned), core.now());
+    core.store.hand_in_report(Record { id, instance, report, after, retry, now }).await
 }
 
 /// Counts what became of a report and wakes followers and dispatch.

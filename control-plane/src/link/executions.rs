@@ -106,8 +106,14 @@ impl Said {
             }
             return Ok(None);
         };
-        let pending =
-            reports::hand_in(core, &execution, Some(worker), self.report, self.after).await?;
+        let pending = reports::hand_in(
+            core,
+            &execution,
+            Some(&connection.instance_id),
+            self.report,
+            self.after,
+        )
+        .await?;
         Ok(Some(Owed { run: self.run, execution, kind, pending }))
     }
 }

@@ -157,8 +157,8 @@ async fn events(
 ) -> Result<Owing, StoreError> {
     let now = core.now();
     let lease_until = now + millis(core.settings.lease);
-    let (execution, worker) = (id.clone(), connection.worker_id.clone());
-    let ingest = Ingest { id, worker, source, events, lease_until, now };
+    let (execution, instance) = (id.clone(), connection.instance_id.clone());
+    let ingest = Ingest { id, instance, source, events, lease_until, now };
     let pending = core.store.hand_in_events(ingest).await?;
     Ok(Owing::Events { execution, source, pending })
 }
@@ -226,7 +226,7 @@ async fn heartbeat(
     let until = core.now() + millis(core.settings.lease);
     let held = &beat.executions[..beat.executions.len().min(MAX_EXECUTIONS)];
     for ids in held.chunks(RENEWED_AT_ONCE) {
-        let renewed = core.store.renew(&connection.worker_id, ids, until).await?;
+        let renewed = core.store.renew(&connection.instance_id, ids, until).await?;
         for id in ids.iter().filter(|id| !renewed.contains(id)) {
             if !not_renewed(core, connection, id, until).await? {
                 return Ok(());
@@ -244,13 +244,13 @@ async fn not_renewed(
     lease_until: i64,
 ) -> Result<bool, StoreError> {
     let row = core.store.execution(id).await?;
-    let of_worker = row.filter(|row| row.worker_id == connection.worker_id);
+    let held = row.filter(|row| row.instance_id == connection.instance_id);
     let execution_id = id.clone();
-    Ok(match of_worker.map(|row| row.ending) {
+    Ok(match held.map(|row| row.ending) {
         // It holds what it was handed: that is as good as `task_claimed`, should that have been lost.
         Some(None) => {
             let claimed = Report::Claimed { lease_until };
-            reports::record(core, id, Some(&connection.worker_id), &claimed).await?;
+            reports::record(core, id, Some(&connection.instance_id), &claimed).await?;
             true
         }
         // The acknowledgement of its report was lost.

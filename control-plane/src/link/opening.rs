@@ -124,7 +124,7 @@ async fn verdict(
     core.store.adopt(id, instance, lease_until).await?;
     // It holds what it was handed: that is as good as `task_claimed`, should that have been lost.
     let claimed = Report::Claimed { lease_until };
-    reports::record(core, id, Some(worker_id), &claimed).await?;
+    reports::record(core, id, Some(instance), &claimed).await?;
     Ok(Verdict { keep: true, worker_seq: row.worker_seq, sidecar_seq: row.sidecar_seq, ..stop })
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use protocol::{
     event::{EventLine, EventSource},
-    ids::{ExecutionId, RunId, WorkerId},
+    ids::{ExecutionId, RunId},
     link::EventCount,
 };
 
@@ -25,8 +25,8 @@ pub(super) use super::submissions::Memory;
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub(crate) id: ExecutionId,
-    /// Who reports; `None` is the plane itself.
-    pub(crate) worker: Option<WorkerId>,
+    /// The worker process that reports; `None` is the plane itself.
+    pub(crate) instance: Option<String>,
     pub(crate) report: Report,
     /// What its worker said before it.
     pub(crate) after: Option<EventCount>,
@@ -39,7 +39,8 @@ pub(crate) struct Record {
 #[derive(Debug, Clone)]
 pub(crate) struct Ingest {
     pub(crate) id: ExecutionId,
-    pub(crate) worker: WorkerId,
+    /// The worker process that sends them.
+    pub(crate) instance: String,
     pub(crate) source: EventSource,
     pub(crate) events: Vec<EventLine>,
     pub(crate) lease_until: i64,
@@ -49,7 +50,8 @@ pub(crate) struct Ingest {
 /// Leases to be renewed.
 #[derive(Debug, Clone)]
 pub(crate) struct Renew {
-    pub(crate) worker: WorkerId,
+    /// The worker process that asks.
+    pub(crate) instance: String,
     pub(crate) ids: Vec<ExecutionId>,
     pub(crate) until: i64,
 }
@@ -131,7 +133,7 @@ impl<'a> Group<'a> {
     fn foresee(&mut self, renew: &Renew) {
         for id in &renew.ids {
             let Some(held) = self.executions.get_mut(id) else { continue };
-            if held.row.worker_id == renew.worker && held.row.ending.is_none() {
+            if held.row.instance_id == renew.instance && held.row.ending.is_none() {
                 held.row.lease_expires_at = held.row.lease_expires_at.max(renew.until);
             }
         }

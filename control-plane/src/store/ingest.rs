@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use protocol::{
     event::{Event, EventLine, EventSource, Phase},
-    ids::{ExecutionId, RunId, WorkerId},
+    ids::{ExecutionId, RunId},
     limits::{MAX_EVENTS, MAX_OUTPUT_BYTES, MAX_SIDECAR_LINE_BYTES},
     run::{Fact, RunState},
 };
@@ -47,14 +47,14 @@ impl Store {
     pub async fn ingest(
         &self,
         id: &ExecutionId,
-        worker: &WorkerId,
+        instance: &str,
         source: EventSource,
         events: &[EventLine],
         lease_until: i64,
         now: i64,
     ) -> Result<Ingested, StoreError> {
-        let (id, worker, events) = (id.clone(), worker.clone(), events.to_vec());
-        let ingest = Ingest { id, worker, source, events, lease_until, now };
+        let (id, instance, events) = (id.clone(), instance.to_owned(), events.to_vec());
+        let ingest = Ingest { id, instance, source, events, lease_until, now };
         self.hand_in_events(ingest).await?.await
     }
 }
@@ -90,7 +90,7 @@ impl<'a> Group<'a> {
         };
         let row = &concerned.held.row;
         if row.ending.is_some()
-            || row.worker_id != ingest.worker
+            || row.instance_id != ingest.instance
             || concerned.head.execution_id.as_ref() != Some(&ingest.id)
         {
             return Ok(Ingested::Superseded);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use futures_util::FutureExt;
-use protocol::ids::{ExecutionId, WorkerId};
+use protocol::ids::ExecutionId;
 
 use super::{
     ExecutionRow, Store, StoreError, Tx,
@@ -58,17 +58,17 @@ impl Store {
         .collect()
     }
 
-    /// Renews the leases of those of `ids` that this worker took and holds, and tells which those were.
+    /// Renews the leases of those of `ids` that this worker process took and holds, and tells which those were.
     pub async fn renew(
         &self,
-        worker: &WorkerId,
+        instance: &str,
         ids: &[ExecutionId],
         until: i64,
     ) -> Result<Vec<ExecutionId>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let renew = Renew { worker: worker.clone(), ids: ids.to_vec(), until };
+        let renew = Renew { instance: instance.to_owned(), ids: ids.to_vec(), until };
         self.hand_in_renewal(renew).await?.await
     }
 
@@ -76,21 +76,7 @@ impl Store {
     pub async fn renew_instance(&self, instance: &str, until: i64) -> Result<(), StoreError> {
         const SQL: &str = "update executions set lease_expires_at = $2
              where instance_id = $1 and ended_at is null and claimed_at is not null";
-        let instance = instance.to_owned();
-        self.exclusive(move |tx| {
-            let instance = instance.clone();
-            async move {
-                on_tx!(tx, |db| sqlx::query(SQL)
-                    .bind(instance)
-                    .bind(until)
-                    .execute(db)
-                    .await
-                    .map(|_| ()))?;
-                Ok(())
-            }
-            .boxed()
-        })
-        .await
+        self.set_leases(SQL, instance, until).await
     }
 
     /// This worker process was cut off: what it has not answered is waited for until then, and no longer.
@@ -98,11 +84,21 @@ impl Store {
         const SQL: &str = "update executions set lease_expires_at = $2
              where instance_id = $1 and ended_at is null and claimed_at is null
                  and lease_expires_at > $2";
+        self.set_leases(SQL, instance, until).await
+    }
+
+    /// Runs a statement over the executions of a worker process (`$1`) that gives their leases a new end (`$2`).
+    async fn set_leases(
+        &self,
+        sql: &'static str,
+        instance: &str,
+        until: i64,
+    ) -> Result<(), StoreError> {
         let instance = instance.to_owned();
         self.exclusive(move |tx| {
             let instance = instance.clone();
             async move {
-                on_tx!(tx, |db| sqlx::query(SQL)
+                on_tx!(tx, |db| sqlx::query(sql)
                     .bind(instance)
                     .bind(until)
                     .execute(db)
@@ -150,12 +146,12 @@ impl Tx {
         asks: &[Ask],
     ) -> Result<VecDeque<Vec<ExecutionId>>, StoreError> {
         static WRITE: Values = Values::new(
-            "with v(id, worker_id, until) as (values ",
+            "with v(id, instance_id, until) as (values ",
             3,
             ") update executions set lease_expires_at = v.until
-             from v where executions.id = v.id and executions.worker_id = v.worker_id
+             from v where executions.id = v.id and executions.instance_id = v.instance_id
                  and executions.ended_at is null and executions.claimed_at is not null
-             returning executions.id, executions.worker_id",
+             returning executions.id, executions.instance_id",
         );
         let renewals = || {
             asks.iter()
@@ -164,7 +160,7 @@ impl Tx {
         // In the order of their ids, so that planes do not wait for each other, and each once.
         let wanted: BTreeMap<_, i64> = renewals()
             .flat_map(|renew| {
-                renew.ids.iter().map(|id| ((id.as_str(), renew.worker.as_str()), renew.until))
+                renew.ids.iter().map(|id| ((id.as_str(), renew.instance.as_str()), renew.until))
             })
             .collect();
         let wanted: Vec<_> = wanted.into_iter().collect();
@@ -177,7 +173,7 @@ impl Tx {
                     let row = chunk.get(nth);
                     query = query
                         .bind(row.map(|((id, _), _)| *id))
-                        .bind(row.map(|((_, worker), _)| *worker))
+                        .bind(row.map(|((_, instance), _)| *instance))
                         .bind(row.map(|(_, until)| *until));
                 }
                 query.fetch_all(db).await
@@ -185,7 +181,7 @@ impl Tx {
         }
         let kept = |renew: &Renew| {
             let is =
-                |id: &&ExecutionId| renewed.contains(&(id.to_string(), renew.worker.to_string()));
+                |id: &&ExecutionId| renewed.contains(&(id.to_string(), renew.instance.clone()));
             renew.ids.iter().filter(is).cloned().collect()
         };
         Ok(renewals().map(kept).collect())

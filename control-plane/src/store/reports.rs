@@ -120,11 +120,12 @@ impl From<Recorded> for Judged {
 
 impl Group<'_> {
     pub(super) fn record(&mut self, record: &Record) -> Result<Judged, StoreError> {
-        let Record { id, worker, report, after, retry, now } = record;
+        let Record { id, instance, report, after, retry, now } = record;
         let Some(Concerned { head, held, events }) = self.concerned(id) else {
             return Ok(Recorded::Superseded.into());
         };
-        if worker.as_ref().is_some_and(|worker| *worker != held.row.worker_id) {
+        // Of a worker's processes only the one that holds it has a say: another may be a copy of its machine.
+        if instance.as_ref().is_some_and(|instance| *instance != held.row.instance_id) {
             return Ok(Recorded::Superseded.into());
         }
         if let Some(ending) = held.row.ending {

@@ -12,7 +12,7 @@ use test_support::{wait::in_time, worker::numbered};
 
 use crate::{
     base::{Db, admin, on_both, submit, tenant},
-    step::claim,
+    step::{INSTANCE, claim},
 };
 
 on_both!(
@@ -34,9 +34,9 @@ async fn running(core: &Core, count: u64) -> (RunId, protocol::ids::ExecutionId)
 async fn notices(core: &Core, execution: &protocol::ids::ExecutionId, first: u64, count: u64) {
     let events: Vec<_> =
         (0..count).map(|n| Event::Notice { text: (first + n).to_string() }).collect();
-    let (lines, worker, now) = (numbered(first, &events), "w1".parse().unwrap(), core.now());
+    let (lines, now) = (numbered(first, &events), core.now());
     let source = EventSource::Worker;
-    core.store.ingest(execution, &worker, source, &lines, now + 9_000, now).await.unwrap();
+    core.store.ingest(execution, INSTANCE, source, &lines, now + 9_000, now).await.unwrap();
 }
 
 async fn collect(core: &Arc<Core>, scope: Scope, run: &RunId, after: u64) -> Vec<u64> {
@@ -52,8 +52,7 @@ async fn collect(core: &Arc<Core>, scope: Scope, run: &RunId, after: u64) -> Vec
 async fn end(core: &Core, execution: &protocol::ids::ExecutionId) {
     let message = "done".to_owned();
     let report = Report::Succeeded { message, exit_code: None, peak_memory_bytes: None };
-    let worker = "w1".parse().unwrap();
-    reports::record(core, execution, Some(&worker), &report).await.unwrap();
+    reports::record(core, execution, Some(INSTANCE), &report).await.unwrap();
 }
 
 async fn a_follower_sees_everything_once_to_the_end(db: Db) {
@@ -94,9 +93,9 @@ async fn pages_are_bounded(db: Db) {
         let text = "x".repeat(900_000);
         let lines =
             numbered(4 + 2 * n, &[Event::Notice { text: text.clone() }, Event::Notice { text }]);
-        let (worker, now) = ("w1".parse().unwrap(), core.now());
+        let now = core.now();
         let source = EventSource::Worker;
-        core.store.ingest(&execution, &worker, source, &lines, now, now).await.unwrap();
+        core.store.ingest(&execution, INSTANCE, source, &lines, now, now).await.unwrap();
     }
     let page = feed::events_page(&core, &tenant('a'), &id, 7, 1_000).await.unwrap();
     assert_eq!((page.events.len(), page.more), (5, true));

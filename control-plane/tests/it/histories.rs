@@ -20,7 +20,7 @@ use test_support::worker::numbered;
 
 use crate::{
     base::{Db, admin, on_both, submit, tenant},
-    step::{claim_up_to, claimed, ingest, kinds, output, report, succeeded, worker},
+    step::{INSTANCE, claim_up_to, claimed, ingest, kinds, output, report, succeeded},
 };
 
 on_both!(the_first_word_of_whoever_holds_the_run_counts);
@@ -129,7 +129,7 @@ async fn perform(
         Act::Renew(which) => {
             let Some(of) = known.pick(*which).cloned() else { return Ok(None) };
             let ids = [of.execution_id.clone()];
-            let renewed = core.store.renew(&worker(), &ids, core.now() + 12_000).await.unwrap();
+            let renewed = core.store.renew(INSTANCE, &ids, core.now() + 12_000).await.unwrap();
             if !renewed.is_empty() {
                 return Ok(Some(of));
             }

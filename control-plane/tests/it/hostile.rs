@@ -25,7 +25,7 @@ use test_support::{
 
 use crate::{
     base::{Db, admin, new_environment, on_both, prompt, reached, submit, tenant},
-    step::{LEASE, ingest, kinds, output, report, state, with_run, worker},
+    step::{INSTANCE, LEASE, ingest, kinds, output, report, state, with_run},
 };
 
 on_both!(
@@ -201,9 +201,9 @@ async fn a_worker_that_never_stops_is_given_up(db: Db) {
     let (core, run) = with_run(&db, RunState::Inprogress).await;
     runs::cancel(&core, &tenant('a'), &run.run_id).await.unwrap();
     let renewed = async |core: &Core| {
-        let (worker, until) = (worker(), core.now() + LEASE);
+        let until = core.now() + LEASE;
         let ids = std::slice::from_ref(&run.execution_id);
-        assert_eq!(core.store.renew(&worker, ids, until).await.unwrap().len(), 1);
+        assert_eq!(core.store.renew(INSTANCE, ids, until).await.unwrap().len(), 1);
         reaper::pass(core).await.unwrap();
     };
     core.clock.advance(Duration::from_mins(9));
@@ -218,7 +218,7 @@ async fn a_run_that_never_ends_is_given_up(db: Db) {
     let (core, run) = with_run(&db, RunState::Inprogress).await;
     core.clock.advance(Duration::from_hours(9 * 24));
     let ids = std::slice::from_ref(&run.execution_id);
-    core.store.renew(&worker(), ids, core.now() + LEASE).await.unwrap();
+    core.store.renew(INSTANCE, ids, core.now() + LEASE).await.unwrap();
     reaper::pass(&core).await.unwrap();
     let seen = runs::get(&core, &admin(), &run.run_id).await.unwrap();
     assert_eq!((seen.state, seen.reason), (RunState::Failed, Some(FailureReason::TaskTimeout)));

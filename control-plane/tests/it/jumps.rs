@@ -12,7 +12,7 @@ use service::clock::Clock;
 
 use crate::{
     base::{Db, START, on_both, settings, submit, tenant},
-    step::{LEASE, claim, claimed, failed, report, state, with_run, worker},
+    step::{INSTANCE, LEASE, claim, claimed, failed, report, state, with_run},
 };
 
 on_both!(
@@ -31,7 +31,7 @@ async fn a_jump_ahead_expires_nothing_that_lives(db: Db) {
     for _ in 0..3 {
         core.clock.advance(Duration::from_secs(5));
         let ids = [run.execution_id.clone()];
-        core.store.renew(&worker(), &ids, core.now() + LEASE).await.unwrap();
+        core.store.renew(INSTANCE, &ids, core.now() + LEASE).await.unwrap();
         reaper::round(&core, &mut watch).await.unwrap();
     }
     core.clock.jump(HOUR_MS);
@@ -42,7 +42,7 @@ async fn a_jump_ahead_expires_nothing_that_lives(db: Db) {
     // Its next heartbeat comes by the new time, and all is well.
     core.clock.advance(Duration::from_secs(4));
     let ids = [run.execution_id.clone()];
-    core.store.renew(&worker(), &ids, core.now() + LEASE).await.unwrap();
+    core.store.renew(INSTANCE, &ids, core.now() + LEASE).await.unwrap();
     core.clock.advance(Duration::from_secs(5));
     reaper::round(&core, &mut watch).await.unwrap();
     assert_eq!(state(&core, &run.run_id).await, RunState::Inprogress);

@@ -5,22 +5,28 @@ use std::{sync::Arc, time::Duration};
 use control_plane::{
     core::Core,
     environments::TimeoutWishes,
+    feed,
     link::Peer,
     reaper::{self, Watch},
+    reports,
     runs::{self, NewRun},
-    store::{Assignment, Claimant},
+    store::{Assignment, Claimant, Report},
 };
 use protocol::{
-    ids::RunId,
-    link::{FromWorker, TaskClaimed, TaskCompleted, TaskRejected},
+    event::EventSource,
+    ids::{ExecutionId, RunId},
+    link::{
+        Events, FromWorker, Heartbeat, Hello, ReportAck, RunningExecution, TaskClaimed,
+        TaskCompleted, TaskRejected, ToWorker,
+    },
     run::RunState,
 };
 use service::clock::Clock;
-use test_support::worker::hello;
+use test_support::worker::{hello, numbered};
 
 use crate::{
     base::{Db, START, admin, on_both, prompt, settings, submit, tenant},
-    step::{LEASE, claim_for, report, state, with_run, worker},
+    step::{INSTANCE, LEASE, claim_for, output, state, with_run, worker},
 };
 
 on_both!(
@@ -29,6 +35,7 @@ on_both!(
     a_clock_set_back_does_not_change_which_execution_is_the_newest,
     a_clock_set_ahead_makes_nothing_that_runs_too_old,
     a_worker_that_dies_over_an_assignment_keeps_it_for_a_lease_and_no_longer,
+    of_two_processes_of_one_worker_only_the_one_that_took_it_over_has_a_say,
 );
 
 const HOUR_MS: i64 = 3_600_000;
@@ -51,6 +58,18 @@ async fn handed(core: &Core, peer: &Peer) -> Assignment {
 fn took(run: &RunId) -> FromWorker {
     let (task_id, worker_id) = (run.clone(), worker());
     FromWorker::TaskClaimed(TaskClaimed { task_id, worker_id, execution_id: None })
+}
+
+fn done(run: &RunId, execution_id: Option<ExecutionId>) -> FromWorker {
+    FromWorker::TaskCompleted(TaskCompleted {
+        task_id: run.clone(),
+        execution_id,
+        message: "done".to_owned(),
+        task_state: None,
+        exit_code: Some(0),
+        peak_memory_bytes: None,
+        after: None,
+    })
 }
 
 /// Any word shows that a stock worker lives.
@@ -95,7 +114,7 @@ async fn a_clock_set_back_does_not_change_which_execution_is_the_newest(db: Db) 
     let id = submit(&core, &tenant('a'), "x").await;
     let first = handed(&core, &peer).await;
     peer.hear(took(&id)).await.unwrap();
-    report(&core, &first, control_plane::store::Report::Missing).await;
+    reports::record(&core, &first.execution_id, None, &Report::Missing).await.unwrap();
     core.clock.jump(-HOUR_MS);
     core.store.rebase(core.now(), core.now()).await.unwrap();
     core.clock.advance(Duration::from_secs(1));
@@ -106,16 +125,7 @@ async fn a_clock_set_back_does_not_change_which_execution_is_the_newest(db: Db) 
         RunState::Claimed,
         "the claim was taken for the first one's"
     );
-    let done = TaskCompleted {
-        task_id: id.clone(),
-        execution_id: None,
-        message: "done".to_owned(),
-        task_state: None,
-        exit_code: Some(0),
-        peak_memory_bytes: None,
-        after: None,
-    };
-    peer.hear(FromWorker::TaskCompleted(done)).await.unwrap();
+    peer.hear(done(&id, None)).await.unwrap();
     assert_eq!(state(&core, &id).await, RunState::Succeeded);
 }
 
@@ -130,7 +140,7 @@ async fn a_clock_set_ahead_makes_nothing_that_runs_too_old(db: Db) {
     core.clock.jump(30 * 24 * HOUR_MS);
     for _ in 0..24 {
         let ids = std::slice::from_ref(&run.execution_id);
-        core.store.renew(&worker(), ids, core.now() + LEASE).await.unwrap();
+        core.store.renew(INSTANCE, ids, core.now() + LEASE).await.unwrap();
         reaper::round(&core, &mut watch).await.unwrap();
         core.clock.advance(Duration::from_secs(5));
     }
@@ -156,6 +166,46 @@ async fn a_worker_that_dies_over_an_assignment_keeps_it_for_a_lease_and_no_longe
     assert_eq!((run.state, run.attempt), (RunState::Queued, 0), "nobody ran it");
 }
 
+/// A machine that was copied, state folder and all, and both copies go on with the same execution.
+async fn of_two_processes_of_one_worker_only_the_one_that_took_it_over_has_a_say(db: Db) {
+    let core = db.core().await;
+    let (mut first, mut told) = Peer::open(core.clone(), worker(), Some(&hello(1))).await.unwrap();
+    let id = submit(&core, &tenant('a'), "x").await;
+    let run = handed(&core, &first).await;
+    let execution_id = run.execution_id.clone();
+    let says = |text: &str| {
+        let (execution_id, source) = (execution_id.clone(), EventSource::Sidecar);
+        FromWorker::Events(Events { execution_id, source, events: numbered(1, &[output(text)]) })
+    };
+    let held = RunningExecution { run_id: id.clone(), execution_id: execution_id.clone() };
+    let copy = Hello { executions: vec![held], ..hello(1) };
+    let (mut second, _frames) = Peer::open(core.clone(), worker(), Some(&copy)).await.unwrap();
+
+    // What the one that lost it says changes nothing, and it is told to stop, for each of its words.
+    while told.try_recv().is_ok() {}
+    let executions = vec![execution_id.clone()];
+    let beat = Heartbeat { executions, free: 0, draining: false, disk: None };
+    for word in [FromWorker::Heartbeat(beat), says("first"), done(&id, Some(execution_id.clone()))]
+    {
+        first.hear(word).await.unwrap();
+        let answer = told.try_recv();
+        let Ok(ToWorker::Stop(ReportAck { execution_id: stopped })) = answer else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(stopped, execution_id);
+    }
+    assert_eq!(core.counters.superseded.get(), 3);
+    assert_eq!(state(&core, &id).await, RunState::Claimed);
+
+    second.hear(says("second")).await.unwrap();
+    second.hear(done(&id, Some(execution_id.clone()))).await.unwrap();
+    let page = feed::events_page(&core, &tenant('a'), &id, 0, 100).await.unwrap();
+    let texts: Vec<_> = page.events.iter().map(|event| event.data.get().to_owned()).collect();
+    assert!(texts.iter().any(|text| text.contains("second")), "{texts:?}");
+    assert!(!texts.iter().any(|text| text.contains("first")), "{texts:?}");
+    assert_eq!(state(&core, &id).await, RunState::Succeeded);
+}
+
 /// Two planes on one database, the second one's clock this much ahead.
 async fn planes(db: &Db, ahead_ms: i64) -> (Arc<Core>, Arc<Core>) {
     let one = db.core().await;
@@ -179,7 +229,7 @@ async fn planes_whose_clocks_differ_do_not_take_each_others_runs() {
     let mut watches = [Watch::new(&slow), Watch::new(&quick)];
     for _ in 0..20 {
         let ids = std::slice::from_ref(&run.execution_id);
-        slow.store.renew(&worker(), ids, slow.now() + LEASE).await.unwrap();
+        slow.store.renew(&peer.connection().instance_id, ids, slow.now() + LEASE).await.unwrap();
         for (plane, watch) in [&slow, &quick].into_iter().zip(&mut watches) {
             plane.clock.advance(Duration::from_secs(4));
             reaper::round(plane, watch).await.unwrap();

@@ -12,7 +12,7 @@ use control_plane::{
 use protocol::{
     event::{Event, EventSource, Phase},
     failure::FailureReason,
-    ids::{RunId, WorkerId},
+    ids::RunId,
     run::RunState,
 };
 use service::clock::Clock;
@@ -21,8 +21,8 @@ use test_support::worker::numbered;
 use crate::{
     base::{Db, START, environment, new_environment, on_both, prompt, settings, submit, tenant},
     step::{
-        claim, claim_for, claim_up_to, claimant, claimed, failed, ingest, kinds, output, report,
-        state, succeeded, with_run, worker,
+        INSTANCE, claim, claim_for, claim_up_to, claimant, claimed, failed, ingest, kinds, output,
+        report, state, succeeded, with_run, worker,
     },
 };
 
@@ -188,9 +188,9 @@ async fn a_lease_is_renewed_by_its_worker_only(db: Db) {
     let ids = [run.execution_id.clone(), "unknown".parse().unwrap()];
     let later = core.now() + 60_000;
     let stranger = "w2".parse().unwrap();
-    assert!(core.store.renew(&stranger, &ids, later).await.unwrap().is_empty());
-    assert!(core.store.renew(&worker(), &[], later).await.unwrap().is_empty());
-    assert_eq!(core.store.renew(&worker(), &ids, later).await.unwrap(), ids[..1]);
+    assert!(core.store.renew("i2", &ids, later).await.unwrap().is_empty());
+    assert!(core.store.renew(INSTANCE, &[], later).await.unwrap().is_empty());
+    assert_eq!(core.store.renew(INSTANCE, &ids, later).await.unwrap(), ids[..1]);
     assert!(core.store.expired(later).await.unwrap().is_empty());
     assert_eq!(core.store.expired(later + 1).await.unwrap()[0].id, run.execution_id);
     core.store.renew_instance("i1", later + 5).await.unwrap();
@@ -221,12 +221,12 @@ async fn facts_of_superseded_executions_are_refused(db: Db) {
     assert_eq!(core.counters.superseded.get(), 3);
     assert_eq!(state(&core, &first.run_id).await, RunState::Pending);
 
-    // Another worker's word on it counts as little, and so does one on nothing.
-    let stranger: WorkerId = "w2".parse().unwrap();
-    let word = reports::record(&core, &second.execution_id, Some(&stranger), &succeeded()).await;
+    // The word of another process, even of the same worker, counts as little, and so does one on nothing.
+
+    let word = reports::record(&core, &second.execution_id, Some("i2"), &succeeded()).await;
     assert_eq!(word.unwrap(), Recorded::Superseded);
     let unknown = "unknown".parse().unwrap();
-    let word = reports::record(&core, &unknown, Some(&worker()), &succeeded()).await.unwrap();
+    let word = reports::record(&core, &unknown, Some(INSTANCE), &succeeded()).await.unwrap();
     assert_eq!(word, Recorded::Superseded);
     assert!(core.store.execution(&unknown).await.unwrap().is_none());
     let old = core.store.execution(&first.execution_id).await.unwrap().unwrap();

@@ -18,6 +18,8 @@ use test_support::worker::numbered;
 use crate::base::{Db, admin, submit, tenant};
 
 pub(crate) const LEASE: i64 = 12_000;
+/// The worker process that is handed runs.
+pub(crate) const INSTANCE: &str = "i1";
 
 pub(crate) fn worker() -> WorkerId {
     "w1".parse().unwrap()
@@ -26,7 +28,7 @@ pub(crate) fn worker() -> WorkerId {
 pub(crate) fn claimant(capacity: u32) -> Claimant {
     Claimant {
         worker_id: worker(),
-        instance_id: "i1".to_owned(),
+        instance_id: INSTANCE.to_owned(),
         tags: Vec::new(),
         capacity,
         most: 100,
@@ -57,7 +59,7 @@ pub(crate) async fn claim(core: &Core) -> Assignment {
 }
 
 pub(crate) async fn report(core: &Core, run: &Assignment, report: Report) -> Recorded {
-    reports::record(core, &run.execution_id, Some(&worker()), &report).await.unwrap()
+    reports::record(core, &run.execution_id, Some(INSTANCE), &report).await.unwrap()
 }
 
 pub(crate) fn claimed(core: &Core) -> Report {
@@ -81,7 +83,7 @@ pub(crate) async fn ingest(
     events: &[EventLine],
 ) -> Ingested {
     let (id, now) = (&run.execution_id, core.now());
-    core.store.ingest(id, &worker(), source, events, now + LEASE, now).await.unwrap()
+    core.store.ingest(id, INSTANCE, source, events, now + LEASE, now).await.unwrap()
 }
 
 pub(crate) async fn state(core: &Core, id: &RunId) -> RunState {

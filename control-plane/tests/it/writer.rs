@@ -20,7 +20,7 @@ use test_support::worker::numbered;
 
 use crate::{
     base::{Db, admin, on_both, submit, tenant},
-    step::{LEASE, claim_up_to, claimed, output, report, state, succeeded, worker},
+    step::{INSTANCE, LEASE, claim_up_to, claimed, output, report, state, succeeded, worker},
 };
 
 on_both!(
@@ -94,9 +94,9 @@ async fn a_poisoned_item_harms_no_other(db: Db) {
             sqlx::query(sql).bind(poisoned).execute(pool).await.map(|_| ()).unwrap();
         }
     }
-    let (said, me) = (claimed(&core), worker());
+    let said = claimed(&core);
     let recorded = join_all(
-        runs.iter().map(|run| reports::record(&core, &run.execution_id, Some(&me), &said)),
+        runs.iter().map(|run| reports::record(&core, &run.execution_id, Some(INSTANCE), &said)),
     );
     let recorded = behind(&core, &runs[0].run_id, recorded).await;
     for (nth, recorded) in recorded.into_iter().enumerate() {
@@ -116,18 +116,18 @@ async fn two_reports_of_one_execution_share_a_group(db: Db) {
     let (first, run) = (&runs[0], &runs[1]);
     let (said, over) = (claimed(&core), succeeded());
     let lines = numbered(1, &[output("one"), output("two")]);
-    let (id, me, now) = (&run.execution_id, worker(), core.now());
-    let item = |report| reports::record(&core, id, Some(&me), report);
+    let (id, now) = (&run.execution_id, core.now());
+    let item = |report| reports::record(&core, id, Some(INSTANCE), report);
     let all = async {
         tokio::join!(
-            reports::record(&core, &first.execution_id, Some(&me), &said),
+            reports::record(&core, &first.execution_id, Some(INSTANCE), &said),
             item(&said),
-            core.store.ingest(id, &me, EventSource::Sidecar, &lines[..1], now + LEASE, now),
-            core.store.ingest(id, &me, EventSource::Sidecar, &lines, now + LEASE, now),
+            core.store.ingest(id, INSTANCE, EventSource::Sidecar, &lines[..1], now + LEASE, now),
+            core.store.ingest(id, INSTANCE, EventSource::Sidecar, &lines, now + LEASE, now),
             item(&over),
             item(&over),
             item(&said),
-            core.store.ingest(id, &me, EventSource::Sidecar, &lines, now + LEASE, now),
+            core.store.ingest(id, INSTANCE, EventSource::Sidecar, &lines, now + LEASE, now),
         )
     };
     let (_, took, one, two, done, again, late, lost) =
@@ -151,8 +151,8 @@ async fn what_a_dropped_caller_handed_in_counts(db: Db) {
     let run = handed(&core, 1).await.remove(0);
     let held = hold(&core.store, &run.run_id).await;
     {
-        let (said, me) = (claimed(&core), worker());
-        let record = reports::record(&core, &run.execution_id, Some(&me), &said);
+        let said = claimed(&core);
+        let record = reports::record(&core, &run.execution_id, Some(INSTANCE), &said);
         let waited = tokio::time::timeout(Duration::from_millis(1), record).await;
         assert!(waited.is_err(), "it waits for the commit");
     }
@@ -165,8 +165,7 @@ async fn more_than_there_is_room_for_waits(db: Db) {
     let core = db.core().await;
     let run = handed(&core, 1).await.remove(0);
     let said = claimed(&core);
-    let me = worker();
-    let record = || reports::record(&core, &run.execution_id, Some(&me), &said);
+    let record = || reports::record(&core, &run.execution_id, Some(INSTANCE), &said);
     let all = join_all((0..MANY).map(|_| record()));
     let recorded = behind(&core, &run.run_id, all).await;
     let mut recorded = recorded.into_iter().map(Result::unwrap);
@@ -178,10 +177,12 @@ async fn nothing_acknowledged_is_lost_when_the_database_goes(db: Db) {
     let core = db.core().await;
     let runs = handed(&core, 20).await;
     report(&core, &runs[0], claimed(&core)).await;
-    let (said, me) = (claimed(&core), worker());
+    let said = claimed(&core);
     let held = hold(&core.store, &runs[1].run_id).await;
     let all = join_all(
-        runs[1..].iter().map(|run| reports::record(&core, &run.execution_id, Some(&me), &said)),
+        runs[1..]
+            .iter()
+            .map(|run| reports::record(&core, &run.execution_id, Some(INSTANCE), &said)),
     );
     // The pool gives no connection from here on; what has one already may go on.
     let closing = async {
@@ -220,7 +221,7 @@ async fn nothing_acknowledged_is_lost_when_the_database_goes(db: Db) {
         assert_eq!(refused, 19);
     }
     core.store.close().await;
-    let late = reports::record(&core, &runs[1].execution_id, Some(&me), &said).await;
+    let late = reports::record(&core, &runs[1].execution_id, Some(INSTANCE), &said).await;
     assert!(matches!(late, Err(StoreError::Unavailable(_))));
 }
 
@@ -231,6 +232,8 @@ async fn answers_come_in_the_order_of_their_frames(db: Db) {
         Peer::open(Arc::clone(&core), worker(), Some(&hello)).await.unwrap();
     assert!(matches!(queue.recv().await, Some(ToWorker::Welcome(_))));
     let run = handed(&core, 1).await.remove(0);
+    let process = &peer.connection().instance_id;
+    core.store.adopt(&run.execution_id, process, core.now() + LEASE).await.unwrap();
     let held = hold(&core.store, &run.run_id).await;
     let source = EventSource::Sidecar;
     for first in 0..40 {
