@@ -33,6 +33,8 @@ use crate::{
     feed::Feed,
 };
 
+pub(crate) use self::text::shown;
+
 pub(crate) struct Agent {
     model: Model,
     tools: Tools,
@@ -87,7 +89,9 @@ impl Adapter for Agent {
             feed.send(Event::Usage {
                 input_tokens: used.input_tokens,
                 output_tokens: used.output_tokens,
+                cached_input_tokens: 0,
                 turns: turn,
+                cost_usd: None,
                 scripted,
             })
             .await;
@@ -133,7 +137,7 @@ impl Agent {
         feed.send(Event::ToolCall {
             id: call.id.clone(),
             name: call.name.clone(),
-            input: text::shown(&call.input()),
+            input: shown(&call.input()),
             scripted,
         })
         .await;
@@ -157,10 +161,8 @@ fn answered(turns: u32) -> Exit {
     Exit {
         success: true,
         exit_code: Some(0),
-        reason: None,
         message: format!("the agent answered after {turns} turns"),
-        peak_memory_bytes: None,
-        oom_killed: false,
+        ..Exit::default()
     }
 }
 

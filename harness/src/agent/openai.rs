@@ -1,8 +1,8 @@
 //! A model behind an OpenAI-compatible endpoint: ask, stream, and ask again when that can help.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
-use protocol::{event::Event, failure::FailureReason, secret::Secret};
+use protocol::{event::Event, failure::FailureReason, secret::Secret, spec::HttpEndpoint};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 
 use crate::{
@@ -75,13 +75,8 @@ struct Miss {
 }
 
 impl OpenaiChat {
-    pub(super) fn new(
-        base_url: &str,
-        api_key: Option<Secret>,
-        headers: &BTreeMap<String, Secret>,
-        model: String,
-        extra_ca: Option<&str>,
-    ) -> Result<Self, Failure> {
+    pub(super) fn new(endpoint: &HttpEndpoint, extra_ca: Option<&str>) -> Result<Self, Failure> {
+        let HttpEndpoint { base_url, api_key, headers, model, .. } = endpoint;
         let refused = |what: String| Failure::new(FailureReason::AgentInvocation, what);
         let url = format!("{}/chat/completions", base_url.trim_end_matches('/'));
         let url = reqwest::Url::parse(&url)
@@ -92,7 +87,7 @@ impl OpenaiChat {
             })?;
         let mut sent = HeaderMap::new();
         let secrets = api_key.iter().chain(headers.values()).cloned().collect();
-        let key = api_key.map(|key| (AUTHORIZATION.as_str().to_owned(), bearer(&key)));
+        let key = api_key.as_ref().map(|key| (AUTHORIZATION.as_str().to_owned(), bearer(key)));
         let more = headers.iter().map(|(name, value)| (name.clone(), value.expose().to_owned()));
         for (name, value) in key.into_iter().chain(more) {
             let name_bytes = HeaderName::try_from(name.as_str());
@@ -114,7 +109,7 @@ impl OpenaiChat {
             .user_agent(concat!("ozma/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| refused(format!("HTTP client: {error}")))?;
-        Ok(Self { client, url, model, retry: Retry::default(), secrets })
+        Ok(Self { client, url, model: model.clone(), retry: Retry::default(), secrets })
     }
 
     pub(super) fn name(&self) -> &str {

@@ -4,3 +4,4 @@
 mod agent;
 mod command;
 mod run;
+mod transcripts;
