@@ -75,7 +75,7 @@ impl Cli {
             return Err(Failure::new(FailureReason::AgentInvocation, what));
         };
         let plan = match provider {
-            ProviderKind::Claude => claude::plan(&launch, http),
+            ProviderKind::Claude => Ok(claude::plan(&launch, http)),
             ProviderKind::Codex => codex::plan(&launch, http),
             ProviderKind::Opencode => opencode::plan(&launch, &endpoint, http),
             ProviderKind::Gemini => gemini::plan(&launch, http),
@@ -179,7 +179,7 @@ impl Adapter for Cli {
         let status = status.map_err(|error| {
             Failure::new(FailureReason::AgentExit, format!("the provider was lost: {error}"))
         })?;
-        for event in self.dialect.finish(&mut said) {
+        for event in self.dialect.finish() {
             feed.send(event).await;
         }
         let stderr = tail.text();

@@ -102,20 +102,15 @@ impl Dialect {
     /// The events of one line of standard output, without its newline.
     pub(crate) fn read(&mut self, line: &[u8], said: &mut Said) -> Vec<Event> {
         let mut events = Vec::new();
-        let known = match serde_json::from_slice::<Value>(line) {
-            Ok(value @ Value::Object(_)) => {
-                said.lines += 1;
-                match self {
-                    Self::Claude(claude) => claude.read(&value, said, &mut events),
-                    Self::Codex(codex) => codex.read(&value, said, &mut events),
-                    Self::Opencode(opencode) => opencode.read(&value, said, &mut events),
-                    Self::Gemini(gemini) => gemini.read(&value, said, &mut events),
-                }
-            }
-            _ => {
-                events.extend(output(line));
-                return events;
-            }
+        let Ok(value @ Value::Object(_)) = serde_json::from_slice(line) else {
+            return output(line);
+        };
+        said.lines += 1;
+        let known = match self {
+            Self::Claude(claude) => claude.read(&value, said, &mut events),
+            Self::Codex(codex) => codex.read(&value, said, &mut events),
+            Self::Opencode(opencode) => opencode.read(&value, said, &mut events),
+            Self::Gemini(gemini) => gemini.read(&value, said, &mut events),
         };
         if !known {
             let line = String::from_utf8_lossy(line);
@@ -126,10 +121,10 @@ impl Dialect {
     }
 
     /// What was held back, when nothing more comes.
-    pub(crate) fn finish(&mut self, said: &mut Said) -> Vec<Event> {
+    pub(crate) fn finish(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         if let Self::Gemini(gemini) = self {
-            gemini.flush(said, &mut events);
+            gemini.flush(&mut events);
         }
         events
     }
@@ -142,12 +137,6 @@ impl Said {
             self.session_id = Some(id.to_owned());
             let (provider, session_id) = (provider.to_owned(), id.to_owned());
             events.push(Event::Session { provider, session_id });
-        }
-    }
-
-    fn text(&mut self, text: &str, events: &mut Vec<Event>) {
-        for text in pieces(text) {
-            events.push(Event::Text { text, scripted: false });
         }
     }
 
@@ -215,6 +204,11 @@ impl Said {
             events.push(Event::Answer { text: self.answer.clone(), scripted: false });
         }
     }
+}
+
+/// What the model said, as events.
+fn say(text: &str, events: &mut Vec<Event>) {
+    events.extend(pieces(text).into_iter().map(|text| Event::Text { text, scripted: false }));
 }
 
 /// A line that is no JSON object is output like any other program's.

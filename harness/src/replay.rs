@@ -37,7 +37,7 @@ pub fn replay(
     if let Some(rest) = lines.rest() {
         take(rest, &mut events);
     }
-    events.extend(dialect.finish(&mut said));
+    events.extend(dialect.finish());
     let exit = dialect.judge(&Ended { exit_code, said: &said, stderr });
     (events, exit)
 }

@@ -14,7 +14,7 @@ use super::{
 /// How often it asks its endpoint again; its own ten take three minutes, for a wrong key too.
 const RETRIES: &str = "4";
 
-pub(super) fn plan(launch: &Launch, endpoint: &HttpEndpoint) -> Result<Plan, String> {
+pub(super) fn plan(launch: &Launch, endpoint: &HttpEndpoint) -> Plan {
     let harness = &launch.harness;
     let mut plan = Plan::new("claude");
     plan.args(&["-p", "--output-format", "stream-json", "--verbose"]);
@@ -64,5 +64,5 @@ pub(super) fn plan(launch: &Launch, endpoint: &HttpEndpoint) -> Result<Plan, Str
     if !launch.env.contains_key("CLAUDE_CODE_MAX_RETRIES") {
         plan.env("CLAUDE_CODE_MAX_RETRIES", RETRIES);
     }
-    Ok(plan)
+    plan
 }

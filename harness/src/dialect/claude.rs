@@ -5,7 +5,7 @@ use protocol::event::Event;
 use serde_json::Value;
 
 use super::{
-    Said, Told,
+    Said, Told, say,
     value::{content, count, items, number, status, text},
 };
 
@@ -64,7 +64,7 @@ impl Claude {
         let mut known = true;
         for part in items(line, "/message/content") {
             match text(part, "/type") {
-                Some("text") => said.text(text(part, "/text").unwrap_or_default(), events),
+                Some("text") => say(text(part, "/text").unwrap_or_default(), events),
                 Some("tool_use") => {
                     let id = text(part, "/id").unwrap_or_default();
                     let name = text(part, "/name").unwrap_or_default();

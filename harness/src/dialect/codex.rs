@@ -4,7 +4,7 @@ use protocol::event::Event;
 use serde_json::{Value, json};
 
 use super::{
-    Said, Told,
+    Said, Told, say,
     value::{content, count, text},
 };
 
@@ -74,7 +74,7 @@ fn completed(item: &Value, said: &mut Said, events: &mut Vec<Event>) -> bool {
     match text(item, "/type") {
         Some("agent_message") => {
             let message = text(item, "/text").unwrap_or_default();
-            said.text(message, events);
+            say(message, events);
             said.answer(message);
         }
         Some("command_execution") => {

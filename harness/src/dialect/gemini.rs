@@ -6,7 +6,7 @@ use protocol::event::Event;
 use serde_json::Value;
 
 use super::{
-    Said, Told,
+    Said, Told, say,
     value::{content, count, text},
 };
 
@@ -25,10 +25,10 @@ impl Gemini {
     pub(super) fn read(&mut self, line: &Value, said: &mut Said, events: &mut Vec<Event>) -> bool {
         let kind = text(line, "/type");
         if kind == Some("message") && text(line, "/role") == Some("assistant") {
-            self.say(text(line, "/content").unwrap_or_default(), said, events);
+            self.speak(text(line, "/content").unwrap_or_default(), events);
             return true;
         }
-        self.flush(said, events);
+        self.flush(events);
         match kind {
             Some("init") => {
                 said.session("gemini", text(line, "/session_id"), events);
@@ -67,7 +67,7 @@ impl Gemini {
         true
     }
 
-    fn say(&mut self, words: &str, said: &mut Said, events: &mut Vec<Event>) {
+    fn speak(&mut self, words: &str, events: &mut Vec<Event>) {
         if self.answer.len() < super::MAX_ANSWER_BYTES {
             self.answer.push_str(words);
         }
@@ -76,16 +76,16 @@ impl Gemini {
             && let Some(end) = self.pending.rfind('\n')
         {
             let rest = self.pending.split_off(end + 1);
-            self.flush(said, events);
+            self.flush(events);
             self.pending = rest;
         }
         if self.pending.len() > super::MAX_ANSWER_BYTES {
-            self.flush(said, events);
+            self.flush(events);
         }
     }
 
-    pub(super) fn flush(&mut self, said: &mut Said, events: &mut Vec<Event>) {
-        said.text(&std::mem::take(&mut self.pending), events);
+    pub(super) fn flush(&mut self, events: &mut Vec<Event>) {
+        say(&std::mem::take(&mut self.pending), events);
     }
 
     fn result(&mut self, line: &Value, said: &mut Said, events: &mut Vec<Event>) {

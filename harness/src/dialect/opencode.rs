@@ -7,7 +7,7 @@ use protocol::event::Event;
 use serde_json::Value;
 
 use super::{
-    Said, Told,
+    Said, Told, say,
     value::{content, count, number, status, text},
 };
 
@@ -29,7 +29,7 @@ impl Opencode {
             Some("step_start") => said.turns += 1,
             Some("text") => {
                 let words = text(line, "/part/text").unwrap_or_default();
-                said.text(words, events);
+                say(words, events);
                 self.answer.clear();
                 self.answer.push_str(words);
             }

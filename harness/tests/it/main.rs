@@ -3,5 +3,6 @@
 
 mod agent;
 mod command;
+mod real;
 mod run;
 mod transcripts;
