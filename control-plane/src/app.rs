@@ -12,6 +12,7 @@ use service::{clock::Clock, lifecycle::Lifecycle};
 use tokio::net::TcpListener;
 
 use crate::{
+    alone,
     config::Config,
     core::Core,
     entry::Auth,
@@ -20,6 +21,7 @@ use crate::{
     sealing::Sealer,
     state::{App, AppState},
     store::Store,
+    streams::Streams,
 };
 
 /// A running control plane. It stops with the life it was started on.
@@ -44,9 +46,11 @@ impl Plane {
             .await
             .with_context(|| format!("listen on {}", config.listen))?;
         let local_addr = listener.local_addr()?;
+        let alone = alone::hold(config.database().expose_secret())?;
         let store =
             Store::open(config.database().expose_secret()).await.context("open the database")?;
         let core = Core::new(store, sealer, clock, life.clone(), config.settings());
+        core.hold(alone);
         environments::check_key(&core)
             .await
             .context("check that the encryption key is the one this database was begun with")?;
@@ -54,7 +58,8 @@ impl Plane {
         let (router, openapi) = http::build();
         let app = AppState(Arc::new(App {
             core: Arc::clone(&core),
-            auth: Auth::new(&keys.admin, config.tenancy),
+            auth: Auth::new(&keys.admin, config.tenancy, keys.metrics.as_ref()),
+            streams: Streams::new(config.max_streams),
             metrics: Metrics::default(),
             openapi: openapi.into(),
             max_body_bytes: config.max_body_bytes,

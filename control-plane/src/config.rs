@@ -11,10 +11,14 @@ use std::{
 };
 
 use anyhow::Context;
+use protocol::spec::Timeouts;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::core::Settings;
+use crate::{
+    core::{Settings, days},
+    environments::Ceilings,
+};
 
 pub use env::VARIABLES;
 
@@ -90,6 +94,35 @@ pub struct Config {
     pub max_queued_runs: u32,
     /// Environments one tenant may have; the next is answered with 429. `OZ_MAX_ENVIRONMENTS`.
     pub max_environments: u32,
+    /// Streams of events one tenant may follow at a time; the next is answered with 429. `OZ_MAX_STREAMS`.
+    pub max_streams: u32,
+    /// Seconds of a run where neither it nor its environment says. `OZ_RUN_TIMEOUT_SECS`.
+    pub run_timeout_secs: u64,
+    /// The same for cloning and set-up. `OZ_SETUP_TIMEOUT_SECS`.
+    pub setup_timeout_secs: u64,
+    /// The same for having the image. `OZ_IMAGE_TIMEOUT_SECS`.
+    pub image_timeout_secs: u64,
+    /// The same for one wait in the queue; 0 is as long as `max_queue_secs` allows. `OZ_QUEUE_TIMEOUT_SECS`.
+    pub queue_timeout_secs: u64,
+    /// No run and no environment may ask for more seconds than this; more is answered with 422. `OZ_MAX_RUN_SECS`.
+    pub max_run_secs: u64,
+    /// `OZ_MAX_SETUP_SECS`.
+    pub max_setup_secs: u64,
+    /// `OZ_MAX_IMAGE_SECS`.
+    pub max_image_secs: u64,
+    /// `OZ_MAX_QUEUE_SECS`.
+    pub max_queue_secs: u64,
+    /// Runs that ended more days ago are deleted; 0 or less keeps them. `OZ_RUN_RETENTION_DAYS`.
+    pub run_retention_days: i64,
+    /// Events and artifacts of runs that ended more days ago are deleted; 0 or less keeps them as long as the
+    /// run. `OZ_EVENT_RETENTION_DAYS`.
+    pub event_retention_days: i64,
+    /// How often it is looked what is old enough. `OZ_RETENTION_SWEEP_INTERVAL_MS`.
+    pub retention_sweep_interval_ms: u64,
+    /// What `/metrics` asks for as bearer token; open to everybody without it. `OZ_METRICS_TOKEN`.
+    pub metrics_token: Option<SecretString>,
+    /// A file that holds it.
+    pub metrics_token_file: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -119,6 +152,21 @@ impl Default for Config {
             max_attempts: core.max_attempts,
             max_queued_runs: core.max_queued,
             max_environments: core.max_environments,
+            max_streams: core.max_streams,
+            run_timeout_secs: core.timeouts.run_secs,
+            setup_timeout_secs: core.timeouts.setup_secs,
+            image_timeout_secs: core.timeouts.image_secs,
+            queue_timeout_secs: core.timeouts.queue_secs.unwrap_or_default(),
+            max_run_secs: core.ceilings.run_secs,
+            max_setup_secs: core.ceilings.setup_secs,
+            max_image_secs: core.ceilings.image_secs,
+            max_queue_secs: core.ceilings.queue_secs,
+            // The community plane's.
+            run_retention_days: 30,
+            event_retention_days: 0,
+            retention_sweep_interval_ms: whole_millis(core.retention_interval),
+            metrics_token: None,
+            metrics_token_file: None,
         }
     }
 }
@@ -152,6 +200,22 @@ impl Config {
             sidecar_image: self.worker_sidecar_image.clone(),
             max_queued: self.max_queued_runs,
             max_environments: self.max_environments,
+            max_streams: self.max_streams,
+            timeouts: Timeouts {
+                queue_secs: (self.queue_timeout_secs > 0).then_some(self.queue_timeout_secs),
+                image_secs: self.image_timeout_secs,
+                setup_secs: self.setup_timeout_secs,
+                run_secs: self.run_timeout_secs,
+            },
+            ceilings: Ceilings {
+                queue_secs: self.max_queue_secs,
+                image_secs: self.max_image_secs,
+                setup_secs: self.max_setup_secs,
+                run_secs: self.max_run_secs,
+            },
+            run_retention: some_days(self.run_retention_days),
+            event_retention: some_days(self.event_retention_days),
+            retention_interval: Duration::from_millis(self.retention_sweep_interval_ms),
             ..Settings::default()
         }
     }
@@ -181,6 +245,11 @@ pub(crate) fn secret(
     let text = text.trim();
     anyhow::ensure!(!text.is_empty(), "the secret file {} is empty", path.display());
     Ok(Some(SecretString::from(text.to_owned())))
+}
+
+/// `None` for what is to be kept.
+fn some_days(n: i64) -> Option<Duration> {
+    u64::try_from(n).ok().filter(|n| *n > 0).map(days)
 }
 
 fn whole_millis(duration: Duration) -> u64 {

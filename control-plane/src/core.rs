@@ -1,17 +1,20 @@
 //! What the plane's parts share: the store, the time, the settings, the hints. It holds no truth of its own.
 
 use std::{
+    fs::File,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
 };
 
+use protocol::spec::Timeouts;
 use service::{clock::Clock, lifecycle::Lifecycle};
 
 use crate::{
-    counters::Counters, link::registry::Registry, sealing::Sealer, store::Store, wake::Wake,
+    counters::Counters, environments::Ceilings, link::registry::Registry, sealing::Sealer,
+    store::Store, wake::Wake,
 };
 
 /// Choices of the operator that the core obeys. `Config` of the application makes one.
@@ -31,8 +34,10 @@ pub struct Settings {
     pub default_image: Option<String>,
     /// What stock workers mount at `/agent`; without one they are given nothing.
     pub sidecar_image: Option<String>,
-    /// Runs one tenant may have waiting; the next one is refused as `QueueFull`.
+    /// Runs one tenant may have waiting; the next one is refused as `QueueFull`. 0 for no bound.
     pub max_queued: u32,
+    /// Runs one tenant may have under way; the others wait. 0 for no bound.
+    pub max_running: u32,
     /// Environments one tenant may have; the next one is refused as `TooMany`.
     pub max_environments: u32,
     /// How long a worker may take to say `hello` before it counts as a stock worker.
@@ -41,6 +46,22 @@ pub struct Settings {
     pub stock_lease: Duration,
     /// Executions handed to one stock worker at a time; it announces no capacity.
     pub stock_capacity: u32,
+    /// Bounds of a run where neither it nor its environment says one.
+    pub timeouts: Timeouts,
+    /// What nobody may exceed.
+    pub ceilings: Ceilings,
+    /// How long runs may wait beyond their bound after the plane's start, a standstill, or the database's
+    /// absence: for that long nobody could have taken them.
+    pub queue_grace: Duration,
+    /// Runs that ended longer ago than this are deleted; `None` keeps them.
+    pub run_retention: Option<Duration>,
+    /// Events and artifacts of runs that ended longer ago than this are deleted; `None` keeps them as long as
+    /// the run.
+    pub event_retention: Option<Duration>,
+    /// How often it is looked what is old enough.
+    pub retention_interval: Duration,
+    /// Streams of events one tenant may follow at a time; the next one is refused.
+    pub max_streams: u32,
     /// The safety net under every wake-up: how often a loop looks although nobody called.
     pub poll: Duration,
 }
@@ -56,10 +77,18 @@ impl Default for Settings {
             default_image: None,
             sidecar_image: None,
             max_queued: 10_000,
+            max_running: 0,
             max_environments: 1_000,
             hello_timeout: Duration::from_secs(5),
             stock_lease: Duration::from_secs(90),
             stock_capacity: 4,
+            timeouts: Timeouts::default(),
+            ceilings: Ceilings::default(),
+            queue_grace: Duration::from_mins(1),
+            run_retention: Some(days(30)),
+            event_retention: None,
+            retention_interval: Duration::from_hours(1),
+            max_streams: 100,
             poll: Duration::from_millis(500),
         }
     }
@@ -81,6 +110,10 @@ pub struct Core {
     pub plane_id: String,
     /// Before then silence proves nothing, by the plane's clock.
     reap_from: AtomicI64,
+    /// Before then a run that waited too long may still be taken.
+    expire_from: AtomicI64,
+    /// Keeps other planes off the database, where only one may be.
+    held: OnceLock<File>,
 }
 
 impl Core {
@@ -91,7 +124,9 @@ impl Core {
         life: Lifecycle,
         settings: Settings,
     ) -> Arc<Self> {
-        let reap_from = AtomicI64::new(clock.now_ms() + millis(settings.lease));
+        let now = clock.now_ms();
+        let reap_from = AtomicI64::new(now + millis(settings.lease));
+        let expire_from = AtomicI64::new(now + millis(settings.queue_grace));
         Arc::new(Self {
             store,
             clock,
@@ -103,21 +138,42 @@ impl Core {
             counters: Counters::default(),
             plane_id: uuid::Uuid::now_v7().simple().to_string(),
             reap_from,
+            expire_from,
+            held: OnceLock::new(),
         })
     }
 
-    /// Workers could not be heard for a while: they get one lease to speak up.
+    /// Keeps this lock for as long as the core lives.
+    pub(crate) fn hold(&self, lock: Option<File>) {
+        if let Some(lock) = lock {
+            // A core has one database, and so one lock.
+            let _ = self.held.set(lock);
+        }
+    }
+
+    /// Workers could not be heard for a while, nor runs be handed to them: they get one lease to speak up, and
+    /// waiting runs a while to be taken.
     pub(crate) fn expect_silence(&self) {
-        self.reap_from.store(self.now() + millis(self.settings.lease), Ordering::Relaxed);
+        let now = self.now();
+        self.reap_from.store(now + millis(self.settings.lease), Ordering::Relaxed);
+        self.expire_from.store(now + millis(self.settings.queue_grace), Ordering::Relaxed);
     }
 
     pub(crate) fn reap_from(&self) -> i64 {
         self.reap_from.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn expire_from(&self) -> i64 {
+        self.expire_from.load(Ordering::Relaxed)
+    }
+
     pub fn now(&self) -> i64 {
         self.clock.now_ms()
     }
+}
+
+pub(crate) const fn days(n: u64) -> Duration {
+    Duration::from_hours(24 * n)
 }
 
 /// Milliseconds, for columns and frames.

@@ -18,16 +18,23 @@ use crate::{
     link::registry::{Connection, Dialect},
     reports,
     runs::Snapshot,
-    store::{Claimant, Claimed, Report, StoreError, from_json},
+    store::{
+        Assignment, Calls, CancelCall, Claim, Claimant, Claimed, Report, Rotation, StoreError,
+        bounded, from_json,
+    },
 };
+
+/// Claims of one pass; a longer queue is left to the next pass, which comes at once.
+const MAX_CLAIMS: usize = 64;
 
 /// Works until the process drains.
 pub async fn run(core: Arc<Core>, life: Lifecycle) {
     let mut woken = core.wake.on_queue();
+    let mut rotation = Rotation::default();
     loop {
         // Marked before the pass: what comes during it leads to another one.
         woken.borrow_and_update();
-        if let Err(error) = pass(&core).await {
+        if let Err(error) = pass_from(&core, &mut rotation).await {
             tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "dispatch failed");
         }
         tokio::select! {
@@ -41,90 +48,126 @@ pub async fn run(core: Arc<Core>, life: Lifecycle) {
 
 /// One pass: the same on an empty memory as on a full one.
 pub async fn pass(core: &Core) -> Result<(), StoreError> {
-    cancel_pass(core).await?;
-    loop {
-        let waiting = core.store.waiting(core.now()).await?;
-        if waiting == 0 || core.workers.is_empty() {
+    pass_from(core, &mut Rotation::default()).await
+}
+
+async fn pass_from(core: &Core, rotation: &mut Rotation) -> Result<(), StoreError> {
+    if core.workers.is_empty() {
+        return Ok(());
+    }
+    let calls = core.store.calls().await?;
+    tell_drains(core, &calls);
+    tell_cancels(core, &calls);
+    if !calls.waiting {
+        return Ok(());
+    }
+    // Whether the looks since the first lane were the whole round, and whether one of them led to anything.
+    let (mut whole, mut handed) = (rotation.is_at_start(), false);
+    for _ in 0..MAX_CLAIMS {
+        let (connections, claimants) = claimants(core, &calls);
+        if claimants.is_empty() {
             return Ok(());
         }
-        let free = free_workers(core).await?;
-        // Shared out, so that one worker does not get all while the next one idles.
-        let share = waiting.div_ceil(u32::try_from(free.len()).unwrap_or(u32::MAX).max(1));
-        let mut handed = 0;
-        for connection in free {
-            handed += fill(core, &connection, share).await?;
+        let now = core.now();
+        let claim = Claim {
+            claimants: &claimants,
+            max_running: bounded(core.settings.max_running),
+            answer_by: now + millis(core.settings.claim_timeout),
+            now,
+            rotation,
+        };
+        let Claimed { assignments, unfinished, rotation: next } = core.store.claim(&claim).await?;
+        *rotation = next;
+        handed |= !assignments.is_empty();
+        for assignment in assignments {
+            hand_over(core, &connections[assignment.claimant], assignment).await?;
         }
-        if handed == 0 {
+        if !unfinished {
             return Ok(());
+        }
+        if rotation.is_at_start() {
+            if whole && !handed {
+                return Ok(());
+            }
+            (whole, handed) = (true, false);
         }
     }
+    // More than one pass holds: the next one goes on, after a look at what else there is to do.
+    core.wake.again();
+    Ok(())
 }
 
-/// The connections that may be handed something, the one with the most free slots first.
-async fn free_workers(core: &Core) -> Result<Vec<Arc<Connection>>, StoreError> {
-    let busy = core.store.busy().await?;
+/// The worker processes that may be handed something, each by one of its connections.
+fn claimants(core: &Core, calls: &Calls) -> (Vec<Arc<Connection>>, Vec<Claimant>) {
     let now = core.now();
-    let free = |connection: &Connection| {
-        let held = busy.get(&connection.instance_id).copied().unwrap_or_default();
-        connection.capacity.saturating_sub(held)
-    };
-    let mut connections = core.workers.all();
-    connections.retain(|connection| connection.takes_work(now) && free(connection) > 0);
-    connections.sort_by_key(|connection| std::cmp::Reverse(free(connection)));
-    Ok(connections)
-}
-
-/// Hands one worker what it has slots for.
-async fn fill(core: &Core, connection: &Connection, most: u32) -> Result<usize, StoreError> {
-    let now = core.now();
-    let claimant = Claimant {
+    let mut by_process = BTreeMap::new();
+    for connection in core.workers.all() {
+        let drained = calls.drained.contains(connection.worker_id.as_str());
+        if !drained && connection.takes_work(now) && connection.room() > 0 {
+            // The newest of a process that has several: older ones are more likely to be dead.
+            by_process.insert(connection.instance_id.clone(), connection);
+        }
+    }
+    let connections: Vec<_> = by_process.into_values().collect();
+    let claimants = connections.iter().map(|connection| Claimant {
         worker_id: connection.worker_id.clone(),
         instance_id: connection.instance_id.clone(),
+        tags: connection.tags.clone(),
         capacity: connection.capacity,
-        most,
-        answer_by: now + millis(core.settings.claim_timeout),
-        now,
-    };
-    let claimed = core.store.claim(&claimant).await?;
-    let handed = claimed.len();
-    for run in claimed {
-        let (run_id, execution_id) = (run.run_id.clone(), run.execution_id.clone());
-        core.wake.run(&run_id);
-        let sent = match assignment_frame(core, connection.dialect, run) {
-            Ok(frame) => connection.send(frame),
-            Err((reason, message)) => {
-                tracing::error!(run.id = %run_id, error = message, "run {run_id} cannot be assigned");
-                let report =
-                    Report::Failed { reason, message, exit_code: None, peak_memory_bytes: None };
-                reports::record(core, &execution_id, None, &report).await?;
-                continue;
-            }
-        };
-        if sent {
-            core.counters.assigned.add(1);
-            tracing::info!(run.id = %run_id, execution.id = %execution_id,
-                worker.id = %connection.worker_id, "run {run_id} handed to {}", connection.worker_id);
-        } else {
-            let message = "the worker's connection was gone".to_owned();
-            reports::record(core, &execution_id, None, &Report::Declined { message }).await?;
+        most: connection.room(),
+    });
+    let claimants = claimants.collect();
+    (connections, claimants)
+}
+
+/// Puts one assignment on its worker's socket. One that cannot be is the worker's refusal or the run's failure.
+async fn hand_over(
+    core: &Core,
+    connection: &Connection,
+    run: Assignment,
+) -> Result<(), StoreError> {
+    let (run_id, execution_id) = (run.run_id.clone(), run.execution_id.clone());
+    core.wake.run(&run_id);
+    let sent = match assignment_frame(core, connection.dialect, run) {
+        Ok(frame) => connection.send(frame),
+        Err((reason, message)) => {
+            tracing::error!(run.id = %run_id, error = message, "run {run_id} cannot be assigned");
+            let report =
+                Report::Failed { reason, message, exit_code: None, peak_memory_bytes: None };
+            reports::record(core, &execution_id, None, &report).await?;
+            return Ok(());
         }
+    };
+    if sent {
+        core.counters.assigned.add(1);
+        tracing::info!(run.id = %run_id, execution.id = %execution_id,
+            worker.id = %connection.worker_id, "run {run_id} handed to {}", connection.worker_id);
+    } else {
+        let message = "the worker's connection was gone".to_owned();
+        reports::record(core, &execution_id, None, &Report::Declined { message }).await?;
     }
-    Ok(handed)
+    Ok(())
+}
+
+/// Tells each connection whether its worker is to take nothing new.
+fn tell_drains(core: &Core, calls: &Calls) {
+    for connection in core.workers.all() {
+        connection.tell_drain(calls.drained.contains(connection.worker_id.as_str()));
+    }
 }
 
 /// Tells each worker once a connection which of its executions are to stop.
-async fn cancel_pass(core: &Core) -> Result<(), StoreError> {
-    for execution in core.store.cancelling().await? {
-        for connection in core.workers.of_instance(&execution.instance_id) {
-            if connection.first_cancel(&execution.id) {
+fn tell_cancels(core: &Core, calls: &Calls) {
+    for CancelCall { execution_id, instance_id, run_id } in &calls.cancels {
+        for connection in core.workers.of_instance(instance_id) {
+            if connection.first_cancel(execution_id) {
                 connection.send(ToWorker::TaskCancellation(TaskCancellation {
-                    task_id: execution.run_id.clone(),
-                    execution_id: Some(execution.id.clone()),
+                    task_id: run_id.clone(),
+                    execution_id: Some(execution_id.clone()),
                 }));
             }
         }
     }
-    Ok(())
 }
 
 /// The assignment as it goes out. One that no frame holds would end the connection of every worker it is handed
@@ -132,7 +175,7 @@ async fn cancel_pass(core: &Core) -> Result<(), StoreError> {
 fn assignment_frame(
     core: &Core,
     dialect: Dialect,
-    run: Claimed,
+    run: Assignment,
 ) -> Result<ToWorker, (FailureReason, String)> {
     let assignment = assignment(core, dialect, run).map_err(|error| {
         (FailureReason::Unknown, format!("the plane could not make the assignment: {error}"))
@@ -148,7 +191,11 @@ fn assignment_frame(
     Ok(frame)
 }
 
-fn assignment(core: &Core, dialect: Dialect, run: Claimed) -> Result<TaskAssignment, StoreError> {
+fn assignment(
+    core: &Core,
+    dialect: Dialect,
+    run: Assignment,
+) -> Result<TaskAssignment, StoreError> {
     let spec = run_spec(core, &run)?;
     let stock = dialect == Dialect::Stock;
     Ok(TaskAssignment {
@@ -174,7 +221,7 @@ fn assignment(core: &Core, dialect: Dialect, run: Claimed) -> Result<TaskAssignm
 }
 
 /// What one execution is to do, from the run's own copy of its environment.
-fn run_spec(core: &Core, run: &Claimed) -> Result<RunSpec, StoreError> {
+fn run_spec(core: &Core, run: &Assignment) -> Result<RunSpec, StoreError> {
     let Snapshot { spec } = from_json(&run.snapshot, "run snapshot")?;
     let env = match &run.environment_id {
         Some(id) => environments::open_values(&core.sealer, id, run.env_sealed.as_deref())?,
@@ -194,7 +241,7 @@ fn run_spec(core: &Core, run: &Claimed) -> Result<RunSpec, StoreError> {
         harness: spec.harness,
         shape: spec.shape,
         network: spec.network,
-        timeouts: spec.timeouts,
+        timeouts: spec.timeouts.resolved(),
         artifacts: spec.artifacts,
     })
 }

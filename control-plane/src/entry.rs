@@ -12,12 +12,19 @@ pub(crate) struct Auth {
     pub(crate) admin_digest: [u8; 32],
     pub(crate) admin_id: TenantId,
     pub(crate) tenancy: Tenancy,
+    /// What `/metrics` asks for; `None` leaves it open.
+    pub(crate) metrics_digest: Option<[u8; 32]>,
 }
 
 impl Auth {
-    pub(crate) fn new(admin_key: &SecretString, tenancy: Tenancy) -> Self {
+    pub(crate) fn new(
+        admin_key: &SecretString,
+        tenancy: Tenancy,
+        metrics_token: Option<&SecretString>,
+    ) -> Self {
         let admin_digest = digest(admin_key.expose_secret());
-        Self { admin_digest, admin_id: tenant_of(&admin_digest), tenancy }
+        let metrics_digest = metrics_token.map(|token| digest(token.expose_secret()));
+        Self { admin_digest, admin_id: tenant_of(&admin_digest), tenancy, metrics_digest }
     }
 }
 

@@ -22,6 +22,8 @@ pub struct EventPage {
     pub more: bool,
     /// The run is over and this page ends with its last event: there will be no more.
     pub complete: bool,
+    /// There was an event after the one asked for, and it is kept no longer.
+    pub gone: bool,
 }
 
 /// Events after number `after`, from 0; at most `limit`, and no more than about 4 MiB of them.
@@ -37,7 +39,12 @@ pub async fn events_page(
     let events = core.store.events_after(run, after, limit.clamp(1, MAX_PAGE)).await?;
     let last = events.last().map_or(after, |event| event.seq);
     let more = last < last_seq;
-    Ok(EventPage { events, more, complete: state.is_terminal() && !more })
+    // A run's numbers have no gaps, but for what retention took, which begins with the oldest.
+    let gone = match events.first() {
+        Some(first) => first.seq != after.saturating_add(1),
+        None => more,
+    };
+    Ok(EventPage { events, more, complete: state.is_terminal() && !more, gone })
 }
 
 /// Every event after number `after` as it comes, in batches that are not empty. Ends after the event of the
@@ -65,6 +72,10 @@ pub async fn follow(
                     return;
                 }
             };
+            if page.gone {
+                // Taken while somebody read: whoever asks again is told.
+                return;
+            }
             if let Some(last) = page.events.last() {
                 seen = last.seq;
                 yield Ok(page.events);

@@ -13,11 +13,12 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::{self, Config, rules::check_admin_key};
 
-/// The plane's two keys, and where the admin's is if the plane keeps it.
+/// The plane's two keys, where the admin's is if the plane keeps it, and the token of `/metrics` if there is one.
 pub(crate) struct Keys {
     pub(crate) admin: SecretString,
     pub(crate) admin_path: Option<PathBuf>,
     pub(crate) encryption: SecretString,
+    pub(crate) metrics: Option<SecretString>,
 }
 
 /// Makes the data folder, and in it the keys the configuration does not give.
@@ -43,7 +44,13 @@ pub(crate) fn prepare(config: &Config) -> anyhow::Result<Keys> {
         Some(key) => key,
         None => kept(&folder.join("encryption.key"), "the encryption key", "")?,
     };
-    Ok(Keys { admin, admin_path, encryption })
+    let metrics =
+        config::secret(config.metrics_token.as_ref(), config.metrics_token_file.as_deref())?;
+    if let Some(token) = &metrics {
+        check_admin_key(token.expose_secret())
+            .map_err(|rule| anyhow::anyhow!("the metrics token {rule}"))?;
+    }
+    Ok(Keys { admin, admin_path, encryption, metrics })
 }
 
 /// The key in this file; a new one if there is no file.

@@ -1,6 +1,7 @@
 //! The control plane: API, dispatch and storage. `http` and `link` call `runs`, `dispatch` and `feed`, and those
 //! the store; the store knows no HTTP, HTTP no SQL, and nothing here knows containers.
 
+mod alone;
 pub mod app;
 pub mod config;
 pub mod core;
@@ -16,13 +17,16 @@ pub mod loops;
 pub mod metrics;
 pub mod placement;
 mod planes;
+pub mod plan;
 pub mod reaper;
 pub mod reports;
+pub mod retention;
 pub mod runs;
 pub mod scope;
 pub mod sealing;
 pub mod state;
 pub mod store;
+mod streams;
 pub mod wake;
 
 pub use app::Plane;

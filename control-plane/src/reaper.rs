@@ -1,11 +1,11 @@
-//! The reaper: a reconciler that ends executions nobody speaks for any more. It waits one lease after the
-//! plane's start, a standstill, or the database's absence, because silence that we made ourselves proves nothing.
+//! The reaper: a reconciler that ends executions nobody speaks for any more, and waits that lasted too long. It
+//! waits a while after the plane's start, a standstill, a jump of the clock, or the database's absence, because
+//! silence that we made ourselves proves nothing.
 
 use std::{sync::Arc, time::Duration};
 
 use protocol::link::{ReportAck, ToWorker};
-use service::lifecycle::Lifecycle;
-use tokio::time::Instant;
+use service::{clock::Moment, lifecycle::Lifecycle};
 
 use crate::{
     core::{Core, millis},
@@ -25,17 +25,10 @@ pub async fn run(core: Arc<Core>, life: Lifecycle) {
     if let Err(error) = core.store.forget_connections_of_the_past().await {
         tracing::debug!(error = %error, "connections of an earlier life stay until they are swept");
     }
-    let mut last = Instant::now();
+    let mut watch = Watch::new(&core);
     loop {
-        // While this process stood still, no heartbeat could be taken.
-        if last.elapsed() > core.settings.lease / 2 {
-            core.expect_silence();
-        }
-        last = Instant::now();
-        if let Err(error) = pass(&core).await {
+        if let Err(error) = round(&core, &mut watch).await {
             tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "reaping failed");
-            // Nor while the database was away.
-            core.expect_silence();
         }
         tokio::select! {
             () = life.draining().cancelled() => return,
@@ -45,9 +38,71 @@ pub async fn run(core: Arc<Core>, life: Lifecycle) {
     }
 }
 
+/// A pass, once it is known that the silence of workers says something.
+pub async fn round(core: &Core, watch: &mut Watch) -> Result<(), StoreError> {
+    let passed = match watch.look(core).await {
+        Ok(()) => pass(core).await,
+        Err(error) => Err(error),
+    };
+    if passed.is_err() {
+        // While the database was away, no heartbeat could be taken.
+        core.expect_silence();
+    }
+    passed
+}
+
+/// Compares the time of day with the time that passed. A clock that was set proves nothing about workers: ahead,
+/// every lease seems to be over; back, leases that nobody renews seem to last.
+#[derive(Debug)]
+pub struct Watch {
+    seen: Moment,
+    /// The database holds times that lie too far ahead, and could not be told yet.
+    rebase: bool,
+}
+
+impl Watch {
+    /// What went back while no plane ran is seen by nobody. Where only one plane can be, it looks at the start.
+    pub fn new(core: &Core) -> Self {
+        Self { seen: core.clock.moment(), rebase: core.store.is_alone() }
+    }
+
+    /// Notices a jump since the last look, and does what has to be done about it.
+    ///
+    /// # Errors
+    /// The database is away; the next look tries again.
+    pub async fn look(&mut self, core: &Core) -> Result<(), StoreError> {
+        let jump = core.clock.jump_since(self.seen);
+        if core.clock.passed_since(self.seen) > core.settings.lease / 2 {
+            // Nor while this process stood still.
+            core.expect_silence();
+        }
+        self.seen = core.clock.moment();
+        if jump.abs() > millis(core.settings.lease) / 2 {
+            core.counters.clock_jumps.add(1);
+            tracing::warn!(
+                jump_ms = jump,
+                "the clock was set by {jump} ms: leases are judged anew"
+            );
+            core.expect_silence();
+            self.rebase |= jump < 0;
+        }
+        if self.rebase {
+            let settings = &core.settings;
+            let longest = settings.lease.max(settings.stock_lease).max(settings.claim_timeout);
+            let now = core.now();
+            core.store.rebase(now + millis(longest), now + millis(reports::LONGEST_WAIT)).await?;
+            self.rebase = false;
+        }
+        Ok(())
+    }
+}
+
 /// One pass: ends what expired or is overdue, forgets connections nobody hears of.
 pub async fn pass(core: &Core) -> Result<(), StoreError> {
     let now = core.now();
+    if now >= core.expire_from() {
+        expire_waits(core, now).await?;
+    }
     if now < core.reap_from() {
         return Ok(());
     }
@@ -59,6 +114,17 @@ pub async fn pass(core: &Core) -> Result<(), StoreError> {
         end(core, &execution, &Report::Overdue, "its worker does not end it").await?;
     }
     core.store.sweep_connections(now - 10 * millis(core.settings.stock_lease)).await?;
+    Ok(())
+}
+
+/// Ends the runs that waited longer than they may.
+async fn expire_waits(core: &Core, now: i64) -> Result<(), StoreError> {
+    for run in core.store.end_waits(now).await? {
+        core.counters.waited_too_long.add(1);
+        core.counters.runs_failed.add(1);
+        core.wake.run(&run);
+        tracing::info!(run.id = %run, "run {run} waited longer than it may");
+    }
     Ok(())
 }
 

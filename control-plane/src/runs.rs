@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use protocol::ids::{ArtifactUid, RunId};
 
 pub(crate) use self::submit::Snapshot;
-pub use self::submit::{MAX_DEPTH, NewRun, SubmitError, Submitted, TimeoutWishes, submit};
+pub use self::submit::{MAX_DEPTH, NewRun, SubmitError, Submitted, submit};
 pub use crate::store::{Attempt, Idempotency, Run, RunFilter, SortBy, StoredArtifact};
 use crate::{
     core::Core,

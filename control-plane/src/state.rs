@@ -4,7 +4,7 @@ use std::{ops::Deref, sync::Arc};
 
 use axum::body::Bytes;
 
-use crate::{core::Core, entry::Auth, metrics::Metrics};
+use crate::{core::Core, entry::Auth, metrics::Metrics, streams::Streams};
 
 /// What handlers share.
 #[derive(Debug)]
@@ -12,6 +12,7 @@ pub struct App {
     pub(crate) core: Arc<Core>,
     pub(crate) auth: Auth,
     pub(crate) metrics: Metrics,
+    pub(crate) streams: Streams,
     /// The OpenAPI document, written once.
     pub(crate) openapi: Bytes,
     pub(crate) max_body_bytes: usize,

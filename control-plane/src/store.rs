@@ -9,17 +9,24 @@ mod connections;
 mod environments;
 mod events;
 mod executions;
+mod file;
+mod group;
 mod idempotency;
 mod ingest;
+mod lanes;
 mod leases;
 mod listing;
 mod open;
 mod planes;
 mod reports;
+mod retention;
 mod runs;
 mod submissions;
 mod tokens;
 mod transitions;
+mod values;
+mod waits;
+mod writer;
 
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction, error::DatabaseError};
 
@@ -27,24 +34,39 @@ pub use self::{
     artifacts::StoredArtifact,
     attempts::Attempt,
     cancels::Cancelled,
-    claims::{Claimant, Claimed},
+    claims::{Assignment, Claim, Claimant, Claimed, Rotation},
     connections::ConnectionRow,
     environments::EnvironmentRow,
     events::RunEvent,
     executions::{Ending, ExecutionRow},
     idempotency::Idempotency,
     ingest::Ingested,
+    lanes::{Calls, CancelCall},
     listing::{RunFilter, SortBy},
     open::MINIMUM_POSTGRES,
-    reports::{Recorded, Report},
+    reports::{Measured, Recorded, Report},
+    retention::{Part, Place, Swept},
     runs::Run,
     submissions::{InsertRun, Inserted},
     tokens::{TokenKind, TokenRow},
+    writer::Pending,
+};
+pub(crate) use self::{
+    group::{Ingest, Record},
+    reports::{Judged, Retry},
+    writer::Writer,
 };
 
-/// The database. Clones are handles to the same pools.
+/// The database. Clones are handles to the same pools and the same writer.
 #[derive(Debug, Clone)]
-pub enum Store {
+pub struct Store {
+    db: Db,
+    writer: Writer,
+}
+
+/// The two databases it can be.
+#[derive(Debug, Clone)]
+pub enum Db {
     /// One connection writes, so that writers queue here instead of failing there; the others read.
     Sqlite {
         read: SqlitePool,
@@ -93,9 +115,9 @@ pub(crate) enum Tx {
 /// Runs one body on the pool to read from, whichever driver it is.
 macro_rules! on_pool {
     ($store:expr, |$db:ident| $body:expr) => {
-        match $store {
-            $crate::store::Store::Sqlite { read: $db, .. } => $body,
-            $crate::store::Store::Postgres($db) => $body,
+        match $store.db() {
+            $crate::store::Db::Sqlite { read: $db, .. } => $body,
+            $crate::store::Db::Postgres($db) => $body,
         }
     };
 }
@@ -116,16 +138,33 @@ macro_rules! on_tx {
     };
 }
 
-pub(crate) use {listing::Mark, on_pool, on_tx};
+pub(crate) use {claims::bounded, listing::Mark, on_pool, on_tx};
 
-impl Store {
-    /// Begins a write. On `SQLite` it takes the write lock at once: a deferred transaction that reads first and
-    /// writes later fails as soon as another writer got in between.
-    pub(crate) async fn begin(&self) -> Result<Tx, StoreError> {
+impl Db {
+    async fn begin(&self) -> Result<Tx, StoreError> {
         Ok(match self {
             Self::Sqlite { write, .. } => Tx::Sqlite(write.begin_with("begin immediate").await?),
             Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
         })
+    }
+}
+
+impl Store {
+    fn new(db: Db) -> Self {
+        let writer = Writer::start(db.clone());
+        Self { db, writer }
+    }
+
+    /// The database itself, for tests that look into it.
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// Begins a write. On `SQLite` it takes the write lock at once: a deferred transaction that reads first and
+    /// writes later fails as soon as another writer got in between. What is written often goes through the
+    /// [writer](writer) instead, which shares one transaction among all who wait.
+    pub(crate) async fn begin(&self) -> Result<Tx, StoreError> {
+        self.db.begin().await
     }
 
     /// Whether the database answers.

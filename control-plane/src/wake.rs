@@ -46,6 +46,11 @@ impl Wake {
         self.tell(QUEUE);
     }
 
+    /// Dispatch of this plane has more to do; the others hear nothing.
+    pub(crate) fn again(&self) {
+        self.queue.send_replace(());
+    }
+
     /// A run has new events or a new state.
     pub fn run(&self, id: &RunId) {
         self.shard(id.as_str()).send_replace(());

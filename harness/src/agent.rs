@@ -1,13 +1,13 @@
 //! The built-in agent: a model, four tools, and a loop between them, bounded by turns and tokens.
 //! The loop is the same for every model; only `model::Model` knows where answers come from.
 
-mod conversation;
+pub(crate) mod conversation;
 mod endpoint;
 mod model;
 mod openai;
 mod request;
 pub mod script;
-mod sse;
+pub(crate) mod sse;
 mod text;
 mod tools;
 

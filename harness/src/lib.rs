@@ -10,6 +10,9 @@ mod dialect;
 mod endpoint;
 pub mod failure;
 mod feed;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod lines;
 pub mod output;
 pub mod process;

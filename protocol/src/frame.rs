@@ -53,6 +53,13 @@ impl Parts<'_> {
     }
 }
 
+/// A message of which only the type is left.
+#[derive(Serialize)]
+pub(crate) struct Bare<'a> {
+    #[serde(rename = "type")]
+    pub(crate) kind: &'a str,
+}
+
 /// # Panics
 /// Never: every message of ours is plain data and serialises.
 pub(crate) fn write<T: Serialize>(message: &T) -> String {
@@ -85,9 +92,12 @@ macro_rules! messages {
                 })
             }
 
-            /// One line of JSON, without a newline.
+            /// One line of JSON, without a newline. Of a message this build does not know only the type is left.
             pub fn to_json(&self) -> String {
-                $crate::frame::write(self)
+                match self {
+                    Self::Unknown(kind) => $crate::frame::write(&$crate::frame::Bare { kind }),
+                    known => $crate::frame::write(known),
+                }
             }
 
             /// The type as it stands on the wire, for logs.

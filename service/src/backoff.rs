@@ -1,6 +1,6 @@
 //! How long to wait before the next try: growing, capped, jittered, and forgetting old failures.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 /// A session this long up counts as a success, and the next wait starts small again.
 const FORGET_AFTER: Duration = Duration::from_secs(30);
@@ -33,8 +33,29 @@ impl Backoff {
 /// A random duration in `0..=ceiling`, so that a fleet does not knock all at once.
 pub fn jitter(ceiling: Duration) -> Duration {
     let micros = u64::try_from(ceiling.as_micros()).unwrap_or(u64::MAX).saturating_add(1);
+    if let Some(random) = repeated() {
+        return Duration::from_micros(random % micros);
+    }
     // Without randomness the ceiling itself: longer, but never a busy loop.
     getrandom::u64().map_or(ceiling, |random| Duration::from_micros(random % micros))
+}
+
+thread_local! {
+    static REPEATED: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// From now on every jitter of this thread follows from `seed`: for tests that have to repeat exactly.
+#[doc(hidden)]
+pub fn repeat_jitter(seed: u64) {
+    REPEATED.set(Some(seed));
+}
+
+/// The next number of a sequence anybody can predict (Knuth's MMIX), where one was asked for.
+fn repeated() -> Option<u64> {
+    let last = REPEATED.get()?;
+    let next = last.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    REPEATED.set(Some(next));
+    Some(next >> 16)
 }
 
 #[cfg(test)]

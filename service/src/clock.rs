@@ -76,11 +76,19 @@ impl Clock {
     /// By how many milliseconds the time of day went on more, or less, than time has passed since `then`: what
     /// somebody, or NTP, has set the clock by.
     pub fn jump_since(&self, then: Moment) -> i64 {
-        let passed_ms = match &self.by_hand {
-            Some(hands) => hands.passed.load(Ordering::SeqCst) - then.passed_ms,
-            None => i64::try_from(then.began.elapsed().as_millis()).unwrap_or(i64::MAX),
-        };
+        let passed_ms = i64::try_from(self.passed_since(then).as_millis()).unwrap_or(i64::MAX);
         self.now_ms() - then.wall_ms - passed_ms
+    }
+
+    /// How much time has passed since `then`, whatever the time of day was set to.
+    pub fn passed_since(&self, then: Moment) -> Duration {
+        match &self.by_hand {
+            Some(hands) => {
+                let passed_ms = hands.passed.load(Ordering::SeqCst) - then.passed_ms;
+                Duration::from_millis(u64::try_from(passed_ms).unwrap_or_default())
+            }
+            None => then.began.elapsed(),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ mod gitless_diff;
 mod gitless_patch;
 pub(crate) mod job;
 mod links;
-mod pattern;
+pub(crate) mod pattern;
 mod send;
 mod start;
 

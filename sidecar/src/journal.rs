@@ -1,10 +1,11 @@
 //! The events nobody has acknowledged yet, in order, in a file of one JSON object a line.
 //! It never forgets a line that was not acknowledged. What the file cannot take (a full disk) waits in memory.
-//! Set-up commands, being root, can spoil the file: a line that is none any more is told as lost.
+//! Set-up commands, being root, can spoil the file: a line that is not the one that was written is told as lost.
 
 use std::{
     collections::VecDeque,
     fs::{self, File, OpenOptions},
+    hash::{BuildHasher, RandomState},
     io,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -34,10 +35,20 @@ pub(crate) struct Journal {
     stored: u64,
     /// Lines behind the file's end.
     waiting: Vec<u8>,
-    /// Position of the first line that is not acknowledged, its number, and the lengths from there on.
+    /// Position of the first line that is not acknowledged, its number, and what is known of the lines from there on.
     start: u64,
     first_seq: u64,
-    lengths: VecDeque<u32>,
+    lines: VecDeque<Known>,
+    /// Keyed by chance, so that nobody can write another line with the same mark.
+    marks: RandomState,
+}
+
+/// What is kept in memory of a line.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// With its newline.
+    length: u32,
+    mark: u32,
 }
 
 /// Where a reader stands.
@@ -69,13 +80,14 @@ impl Journal {
             waiting: Vec::new(),
             start: 0,
             first_seq: 1,
-            lengths: VecDeque::new(),
+            lines: VecDeque::new(),
+            marks: RandomState::new(),
         }
     }
 
     /// The number of the newest line; 0 before the first.
     pub(crate) fn last_seq(&self) -> u64 {
-        self.first_seq + self.lengths.len() as u64 - 1
+        self.first_seq + self.lines.len() as u64 - 1
     }
 
     pub(crate) fn acked(&self) -> u64 {
@@ -90,11 +102,23 @@ impl Journal {
 
     /// Adds the line with the next number; `line` has no newline in it.
     pub(crate) fn append(&mut self, line: &str) {
+        let at = self.waiting.len();
         self.waiting.extend_from_slice(line.as_bytes());
         self.waiting.push(b'\n');
-        let length = u32::try_from(line.len() + 1).expect("a line is shorter than 4 GiB");
-        self.lengths.push_back(length);
+        self.know(at);
         self.store();
+    }
+
+    /// Takes note of the line that waits from `at` on.
+    fn know(&mut self, at: usize) {
+        let line = &self.waiting[at..];
+        let length = u32::try_from(line.len()).expect("a line is shorter than 4 GiB");
+        self.lines.push_back(Known { length, mark: self.mark(line) });
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "half of a hash tells as well")]
+    fn mark(&self, line: &[u8]) -> u32 {
+        self.marks.hash_one(line) as u32
     }
 
     /// Tries again to put into the file what waits in memory. Half-written lines behind `stored` are
@@ -111,17 +135,18 @@ impl Journal {
     /// As if the disk had taken nothing of a line of `bytes`.
     #[cfg(test)]
     pub(crate) fn wait_in_memory(&mut self, bytes: u32) {
-        self.waiting.resize(self.waiting.len() + bytes as usize - 1, b'x');
+        let at = self.waiting.len();
+        self.waiting.resize(at + bytes as usize - 1, b'x');
         self.waiting.push(b'\n');
-        self.lengths.push_back(bytes);
+        self.know(at);
     }
 
     /// Forgets everything up to `seq`; a number that was never given forgets nothing more.
     pub(crate) fn ack(&mut self, seq: u64) {
         while self.first_seq <= seq
-            && let Some(length) = self.lengths.pop_front()
+            && let Some(line) = self.lines.pop_front()
         {
-            self.start += u64::from(length);
+            self.start += u64::from(line.length);
             self.first_seq += 1;
         }
         let behind = self.start.saturating_sub(self.base);
@@ -166,7 +191,7 @@ impl Journal {
     pub(crate) fn cursor(&self, seq: u64) -> Cursor {
         let seq = seq.clamp(self.acked(), self.last_seq());
         let skipped = usize::try_from(seq - self.acked()).unwrap_or(usize::MAX);
-        let bytes: u64 = self.lengths.iter().take(skipped).map(|length| u64::from(*length)).sum();
+        let bytes: u64 = self.lines.iter().take(skipped).map(|line| u64::from(line.length)).sum();
         Cursor { seq: seq + 1, position: self.start + bytes }
     }
 
@@ -177,18 +202,18 @@ impl Journal {
         }
         let skipped = usize::try_from(cursor.seq - self.first_seq).unwrap_or(usize::MAX);
         let (mut bytes, mut lines) = (0, 0);
-        for length in self.lengths.iter().skip(skipped) {
-            if lines > 0 && bytes + u64::from(*length) > BATCH_BYTES {
+        for line in self.lines.iter().skip(skipped) {
+            if lines > 0 && bytes + u64::from(line.length) > BATCH_BYTES {
                 break;
             }
-            bytes += u64::from(*length);
+            bytes += u64::from(line.length);
             lines += 1;
         }
         let mut batch = vec![0; usize::try_from(bytes).unwrap_or_default()];
         let at = cursor.position - self.base;
         let in_file = bytes.min(self.stored.saturating_sub(at));
         let (stored, waiting) = batch.split_at_mut(usize::try_from(in_file).unwrap_or_default());
-        // What cannot be read stays zero, which is no line.
+        // What cannot be read stays zero, which is none of our lines.
         let _ = self.file.read_exact_at(stored, at);
         let from = usize::try_from(at.saturating_sub(self.stored)).unwrap_or_default();
         waiting.copy_from_slice(&self.waiting[from..from + waiting.len()]);
@@ -198,28 +223,24 @@ impl Journal {
         self.whole(batch, skipped, first)
     }
 
-    /// `batch` with a word in place of each line that is none; a number missing would stop the link for good.
+    /// `batch` with a word in place of each line that is not the one that was written; a number missing, or
+    /// something that is no event, would stop the link for good.
     fn whole(&self, batch: Vec<u8>, skipped: usize, first: u64) -> Vec<u8> {
-        let is_line = |line: &[u8]| {
-            line.split_last().is_some_and(|(end, line)| {
-                *end == b'\n' && !line.iter().any(|byte| matches!(byte, b'\n' | 0))
-            })
-        };
         let mut lines = Vec::new();
         let mut rest = &batch[..];
-        for length in self.lengths.iter().skip(skipped) {
-            let Some((line, behind)) = rest.split_at_checked(*length as usize) else { break };
-            lines.push(line);
+        for known in self.lines.iter().skip(skipped) {
+            let Some((line, behind)) = rest.split_at_checked(known.length as usize) else { break };
+            lines.push((line, self.mark(line) == known.mark));
             rest = behind;
             if rest.is_empty() {
                 break;
             }
         }
-        if lines.iter().all(|line| is_line(line)) {
+        if lines.iter().all(|(_, sound)| *sound) {
             return batch;
         }
-        let told = |(seq, line): (u64, &&[u8])| {
-            if is_line(line) {
+        let told = |(seq, (line, sound)): (u64, (&[u8], bool))| {
+            if sound {
                 return line.to_vec();
             }
             let text =
@@ -228,7 +249,7 @@ impl Journal {
             let line = serde_json::to_string(&event).expect("an event line is plain data");
             format!("{line}\n").into_bytes()
         };
-        (first..).zip(&lines).flat_map(told).collect()
+        (first..).zip(lines).flat_map(told).collect()
     }
 }
 
@@ -339,6 +360,21 @@ mod tests {
             let event: EventLine = serde_json::from_str(line).unwrap();
             assert_eq!((event.seq, event.kind.as_str()), (seq, "notice"));
         }
+    }
+
+    #[test]
+    fn a_line_written_over_is_told_as_lost_though_it_looks_like_one() {
+        let (folder, mut journal) = journal();
+        journal.append(r#"{"seq":1,"at_ms":0,"kind":"text","data":{"text":"a"}}"#);
+        journal.append("two");
+        let path = folder.path().join("journal.jsonl");
+        let forged = fs::read_to_string(&path).unwrap().replace(r#""a""#, r#""b""#);
+        fs::write(&path, forged).unwrap();
+        let text = read(&journal, &mut journal.cursor(0));
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[1..], ["two"]);
+        let event: EventLine = serde_json::from_str(lines[0]).unwrap();
+        assert_eq!((event.seq, event.kind.as_str()), (1, "notice"));
     }
 
     #[test]

@@ -9,6 +9,9 @@ mod context;
 mod environment;
 mod execution;
 mod exit;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod journal;
 mod link;
 mod memory;

@@ -1,7 +1,7 @@
 //! The way to the worker: dial, say hello, send what it does not hold, dial again when the link breaks.
 //! Losing the link interrupts nothing; the journal keeps what happens meanwhile.
 
-mod session;
+pub(crate) mod session;
 
 use std::{sync::Arc, time::Duration};
 

@@ -3,6 +3,7 @@
 //! a panic is how a test reports.
 
 pub mod disk;
+pub mod engine;
 pub mod http;
 pub mod image;
 pub mod model;

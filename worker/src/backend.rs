@@ -3,19 +3,23 @@
 
 mod answer;
 mod direct;
-mod docker;
+pub(crate) mod docker;
+
+use std::sync::Arc;
 
 use protocol::{ids::ExecutionId, spec::RunSpec};
 
 pub(crate) use self::{
-    answer::{Attached, Ended, Failure, Journal},
+    answer::{Attached, Ended, Failure, Journal, Swept},
     docker::{Attach, connect},
 };
 use self::{direct::Direct, docker::Docker};
 use crate::{
     config::{self, Config},
+    gate::Gate,
     held::Held,
     home::{Home, Record},
+    metrics::Metrics,
 };
 
 pub(crate) enum Backend {
@@ -26,11 +30,19 @@ pub(crate) enum Backend {
 impl Backend {
     /// # Errors
     /// The engine does not answer, or the sidecar's binary is not there.
-    pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
+    pub(crate) async fn open(config: &Config, gate: Arc<Gate>) -> anyhow::Result<Self> {
         Ok(match config.backend {
-            config::Backend::Docker => Self::Docker(Box::new(Docker::open(config).await?)),
+            config::Backend::Docker => Self::Docker(Box::new(Docker::open(config, gate).await?)),
             config::Backend::Direct => Self::Direct(Direct::open(config)?),
         })
+    }
+
+    /// Keeps the gate closed while nothing can be run; never returns.
+    pub(crate) async fn watch(&self, metrics: &Metrics) {
+        match self {
+            Self::Docker(docker) => docker.watch(metrics).await,
+            Self::Direct(_) => std::future::pending().await,
+        }
     }
 
     /// Has the image and whatever else can be shared between runs. May be dropped at any point.
@@ -101,11 +113,18 @@ impl Backend {
         }
     }
 
-    /// Every execution that this worker has something of in the engine.
-    pub(crate) async fn leftovers(&self) -> anyhow::Result<Vec<ExecutionId>> {
+    /// Removes what this worker has in the engine of executions that are not live, and counts it.
+    ///
+    /// # Errors
+    /// The engine does not answer, or refuses; the next sweep tries again.
+    pub(crate) async fn sweep(
+        &self,
+        is_live: &(dyn Fn(&ExecutionId) -> bool + Sync),
+        swept: &mut Swept,
+    ) -> anyhow::Result<()> {
         match self {
-            Self::Docker(docker) => docker.leftovers().await,
-            Self::Direct(_) => Ok(Vec::new()),
+            Self::Docker(docker) => docker.sweep(is_live, swept).await,
+            Self::Direct(_) => Ok(()),
         }
     }
 

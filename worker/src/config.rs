@@ -43,6 +43,11 @@ impl Config {
             "grace_ms must be at most 600000 (ten minutes), not {}",
             self.grace_ms
         );
+        ensure!(
+            (100..=3_600_000).contains(&self.sweep_ms),
+            "sweep_ms must be 100 to 3600000 (an hour), not {}",
+            self.sweep_ms
+        );
         let path_bytes = self.state_dir.as_os_str().len();
         ensure!(
             path_bytes <= MAX_STATE_DIR_BYTES,

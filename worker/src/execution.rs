@@ -34,9 +34,9 @@ const REMOVE_TRIES: u32 = 4;
 /// Runs what was assigned.
 pub(crate) async fn run(context: &Context, held: Arc<Held>, spec: RunSpec) {
     let home = Home::at(&context.state_dir, &held.execution_id);
-    let end = match begin(context, &held, &home, spec).await {
-        Ok(watch) => watch.outcome().await,
-        Err(end) => end,
+    let (_link, end) = match begin(context, &held, &home, spec).await {
+        Ok(watch) => (Some(watch.link()), watch.outcome().await),
+        Err(end) => (None, end),
     };
     finish(context, &held, &home, end).await;
 }
@@ -44,20 +44,24 @@ pub(crate) async fn run(context: &Context, held: Arc<Held>, spec: RunSpec) {
 /// Takes up what an earlier life of the worker began.
 pub(crate) async fn adopt(context: &Context, held: Arc<Held>, record: Record) {
     let home = Home::at(&context.state_dir, &held.execution_id);
-    let end = tokio::select! {
+    let (_link, end) = tokio::select! {
         biased; // a verdict to stop says more than one to go on
         stop = held.stopped(None) => match stop {
             // Not heard of the plane, and going already: it runs on for the next life to take up.
             Stop::Shutdown => return,
-            stop => End::from(stop),
+            stop => (None, End::from(stop)),
         },
         () = held.confirmed() => {
             tracing::info!(run.id = %held.run_id, execution.id = %held.execution_id, "execution {} taken up again", held.execution_id);
             let attach = context.backend.attach(&held.execution_id, record.stdio);
             let life = &context.life;
             match SidecarLink::open(life, held.clone(), home.clone(), None, attach).await {
-                Ok(link) => Watch::adopted(context, &held, &home, link, &record).outcome().await,
-                Err(error) => lost(&error),
+                Ok(link) => {
+                    let link = Arc::new(link);
+                    let watch = Watch::adopted(context, &held, &home, link.clone(), &record);
+                    (Some(link), watch.outcome().await)
+                }
+                Err(error) => (None, lost(&error)),
             }
         }
     };
@@ -108,7 +112,7 @@ async fn begin<'a>(
     })?;
     held.container_begins();
     match start(context, held, home, spec, record.stdio).await {
-        Ok(link) => Ok(Watch::begun(context, held, home, link, &record)),
+        Ok(link) => Ok(Watch::begun(context, held, home, Arc::new(link), &record)),
         Err(end) => {
             held.container_ended(false);
             Err(end)

@@ -17,7 +17,7 @@ use crate::{output::Outbox, phase::PhaseTimer, sync::lock};
 
 /// Why an execution is to stop before its end, in order: a later one takes the place of an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Stop {
+pub enum Stop {
     /// The worker is going; the plane tries again elsewhere.
     Shutdown,
     /// Its user said so.
@@ -111,6 +111,10 @@ impl Held {
 
     pub(crate) fn confirm(&self) {
         self.confirmed.cancel();
+    }
+
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.confirmed.is_cancelled()
     }
 
     pub(crate) async fn confirmed(&self) {

@@ -21,6 +21,19 @@ const KEY_BYTES: usize = 32;
 /// Largest file read back from the folder, in bytes; a larger one is not ours.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
+/// All that stands in such a folder. One with anything else in it is somebody else's, and is left alone: an
+/// operator may have named a folder that is in use.
+const ENTRIES: [&str; 8] = [
+    "sock",
+    "key",
+    "execution.json",
+    "exit.json",
+    "said.jsonl",
+    "process.json",
+    "root",
+    "sidecar.log",
+];
+
 /// What an execution is, for the worker's next life.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -135,21 +148,42 @@ impl Home {
         }
     }
 
-    /// Every execution that left a folder here. A folder without a readable record is passed over.
+    /// Every execution that left a folder here, with its record where that can be read.
     pub(crate) fn all(state_dir: &Path) -> io::Result<Vec<(Self, Option<Record>)>> {
+        let with_record = |(home, id): (Self, ExecutionId)| {
+            let record = home.record().ok().filter(|record| record.execution_id == id);
+            (home, record)
+        };
+        Ok(Self::ids(state_dir)?.into_iter().map(with_record).collect())
+    }
+
+    /// Every folder that has an execution's name and nothing in it that is not ours.
+    pub(crate) fn ids(state_dir: &Path) -> io::Result<Vec<(Self, ExecutionId)>> {
         let mut homes = Vec::new();
         for entry in fs::read_dir(state_dir)? {
             let entry = entry?;
             let name = entry.file_name();
             let id = name.to_str().and_then(|name| name.parse::<ExecutionId>().ok());
-            if let (Some(id), true) = (id, entry.file_type()?.is_dir()) {
-                let home = Self::at(state_dir, &id);
-                let record = home.record().ok().filter(|record| record.execution_id == id);
-                homes.push((home, record));
+            // One that is gone by now is nobody's.
+            let is_ours = entry.file_type().is_ok_and(|kind| kind.is_dir())
+                && only_ours(&entry.path()).unwrap_or(false);
+            if let (Some(id), true) = (id, is_ours) {
+                homes.push((Self::at(state_dir, &id), id));
             }
         }
         Ok(homes)
     }
+}
+
+fn only_ours(folder: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let name = name.to_str().map(|name| name.strip_suffix(".new").unwrap_or(name));
+        if !name.is_some_and(|name| ENTRIES.contains(&name)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Makes a folder of its own; one that exists keeps its content and mode.
@@ -208,6 +242,8 @@ mod tests {
         home.create(&record, 0o700).unwrap();
         fs::create_dir(folder.path().join("empty")).unwrap();
         fs::write(folder.path().join("lock"), "").unwrap();
+        fs::create_dir(folder.path().join("somebodys")).unwrap();
+        fs::write(folder.path().join("somebodys/thesis.tex"), "").unwrap();
 
         let mut found = Home::all(folder.path()).unwrap();
         found.sort_by_key(|(home, _)| home.path.clone());

@@ -1,15 +1,12 @@
 //! What an earlier life of this worker left: executions to take up again, and things nobody owns to remove.
 //! It takes no notes; folders and labels are enough.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use protocol::ids::ExecutionId;
 
-use crate::{executions::Executions, home::Home};
-
-/// Between two sweeps.
-const SWEEP_EVERY: Duration = Duration::from_mins(1);
+use crate::{backend::Swept, executions::Executions, home::Home};
 
 /// Takes up every execution that left a readable folder. Run before the first `hello`, which names them.
 ///
@@ -30,45 +27,43 @@ pub(crate) fn adopt(executions: &Arc<Executions>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes, again and again, what carries this worker's label and belongs to no execution held here.
+/// Removes, again and again, what is this worker's and belongs to no execution held here.
 pub(crate) async fn sweep(executions: Arc<Executions>) {
-    let stop = executions.context.life.aborting().clone();
-    if let Err(error) = executions.context.backend.tidy().await {
-        tracing::warn!(
-            error = format!("{error:#}"),
-            "not everything old was removed; the next start tries again"
-        );
-    }
+    let context = &executions.context;
     loop {
-        if let Err(error) = sweep_once(&executions).await {
+        let mut swept = Swept::default();
+        let done = sweep_once(&executions, &mut swept).await;
+        context.metrics.swept(&swept);
+        if let Err(error) = done {
+            context.metrics.cleanup_failed();
             tracing::warn!(
                 error = format!("{error:#}"),
                 "a sweep failed; the next one tries again"
             );
         }
         tokio::select! {
-            () = stop.cancelled() => return,
-            () = executions.context.life.draining().cancelled() => return,
-            () = tokio::time::sleep(SWEEP_EVERY) => {}
+            () = context.life.aborting().cancelled() => return,
+            () = context.life.draining().cancelled() => return,
+            () = tokio::time::sleep(context.sweep_every) => {}
+            // What could not be removed without it.
+            () = context.gate.engine_back() => {}
         }
     }
 }
 
-async fn sweep_once(executions: &Executions) -> anyhow::Result<()> {
+async fn sweep_once(executions: &Executions, swept: &mut Swept) -> anyhow::Result<()> {
     let context = &executions.context;
-    for id in context.backend.leftovers().await? {
-        // Asked after the listing: an execution is held before it has a container.
-        if executions.find(&id).is_none() {
-            remove(executions, &id).await?;
+    // A worker that is going lets go of what runs on: that is the next life's, not nobody's.
+    let is_live =
+        |id: &ExecutionId| executions.find(id).is_some() || context.life.draining().is_cancelled();
+    for (home, id) in Home::ids(&context.state_dir).context("read the state folder")? {
+        if !is_live(&id) {
+            tracing::info!(execution.id = %id, "what execution {id} left is removed");
+            context.backend.remove(&home, &id).await?;
+            home.remove().context("remove its folder")?;
+            swept.folders += 1;
         }
     }
-    Ok(())
-}
-
-async fn remove(executions: &Executions, id: &ExecutionId) -> anyhow::Result<()> {
-    let context = &executions.context;
-    let home = Home::at(&context.state_dir, id);
-    tracing::info!(execution.id = %id, "what execution {id} left is removed");
-    context.backend.remove(&home, id).await?;
-    home.remove().context("remove its folder")
+    context.backend.sweep(&is_live, swept).await?;
+    context.backend.tidy().await
 }

@@ -7,6 +7,10 @@ pub mod config;
 mod context;
 mod execution;
 mod executions;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+mod gate;
 mod held;
 mod home;
 mod leftovers;
@@ -19,8 +23,12 @@ pub mod probe;
 mod report;
 mod scrape;
 mod sidecar_link;
+#[doc(hidden)]
+pub mod simulation;
 mod subnets;
 mod sync;
+
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use service::{clock::Clock, lifecycle::Lifecycle};
@@ -28,8 +36,8 @@ use tokio::sync::Semaphore;
 
 pub use self::config::Config;
 use self::{
-    backend::Backend, context::Context, executions::Executions, held::Stop, link::Identity,
-    metrics::Metrics,
+    backend::Backend, context::Context, executions::Executions, gate::Gate, held::Stop,
+    link::Identity, metrics::Metrics,
 };
 
 /// Runs a worker until `life` drains and everything that ran has ended. Once `life` aborts, what still runs is
@@ -49,12 +57,15 @@ pub async fn run(config: Config, clock: Clock, life: Lifecycle) -> anyhow::Resul
         capacity: config.capacity,
     };
     let _lock = home::lock_state_dir(&config.state_dir).context("state_dir")?;
-    let backend = Backend::open(&config).await?;
+    let gate = Arc::new(Gate::default());
+    let backend = Backend::open(&config, gate.clone()).await?;
     let context = Context {
         worker_id: config.id()?,
         backend,
+        gate,
         state_dir: config.state_dir.clone(),
         grace_ms: config.grace_ms,
+        sweep_every: Duration::from_millis(config.sweep_ms),
         agent_endpoint: config.providers.agent.endpoint()?,
         starts: Semaphore::new(config.parallel_starts()),
         clock,
@@ -70,6 +81,13 @@ pub async fn run(config: Config, clock: Clock, life: Lifecycle) -> anyhow::Resul
 
     let ended = tokio_util::sync::CancellationToken::new();
     let _ended = ended.clone().drop_guard();
+    let (watched, over) = (executions.context.clone(), ended.clone());
+    life.spawn_essential("the engine's watcher", async move {
+        tokio::select! {
+            () = watched.backend.watch(&watched.metrics) => {}
+            () = over.cancelled() => {}
+        }
+    });
     let (stopping, aborting) = (executions.clone(), life.aborting().clone());
     life.spawn(async move {
         tokio::select! {

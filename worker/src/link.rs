@@ -4,13 +4,14 @@
 mod dial;
 mod identity;
 mod session;
+mod talk;
 
 use std::{sync::Arc, time::Duration};
 
 use service::backoff::{Backoff, jitter};
 use tokio::time::Instant;
 
-pub(crate) use self::identity::Identity;
+pub(crate) use self::{identity::Identity, talk::Talk};
 use self::{dial::DialError, session::Session};
 use crate::executions::Executions;
 

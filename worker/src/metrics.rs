@@ -11,7 +11,7 @@ use std::{
 use protocol::failure::FailureReason;
 
 use self::durations::Durations;
-use crate::report::Report;
+use crate::{backend::Swept, report::Report};
 
 #[derive(Default)]
 pub(crate) struct Metrics {
@@ -24,6 +24,9 @@ pub(crate) struct Metrics {
     cleanup_failed: AtomicU64,
     dial_failed: AtomicU64,
     remote_close: AtomicU64,
+    engine_lost: AtomicU64,
+    /// Containers, networks, volumes, folders.
+    swept: [AtomicU64; 4],
     succeeded_after: Durations,
     failed_after: Durations,
     cancelled_after: Durations,
@@ -37,6 +40,9 @@ pub(crate) struct Gauges<'a> {
     pub(crate) capacity: u32,
     pub(crate) worker_id: &'a str,
     pub(crate) backend: &'a str,
+    /// Why nothing new is taken; `None` while it is.
+    pub(crate) refusal: Option<&'static str>,
+    pub(crate) engine_there: bool,
 }
 
 fn add(counter: &AtomicU64) {
@@ -54,6 +60,18 @@ impl Metrics {
 
     pub(crate) fn cleanup_failed(&self) {
         add(&self.cleanup_failed);
+    }
+
+    pub(crate) fn swept(&self, swept: &Swept) {
+        let counts = [swept.containers, swept.networks, swept.volumes, swept.folders];
+        for (counter, count) in self.swept.iter().zip(counts) {
+            counter.fetch_add(count, Relaxed);
+        }
+    }
+
+    /// The engine stopped to answer.
+    pub(crate) fn engine_lost(&self) {
+        add(&self.engine_lost);
     }
 
     pub(crate) fn connected(&self) {
@@ -137,6 +155,15 @@ impl Metrics {
                 (label("reason", "remote_close"), of(&self.remote_close)),
             ],
         );
+        let accepting = u64::from(gauges.refusal.is_none());
+        family("oz_worker_accepting", "gauge", &one(accepting));
+        let there = u64::from(gauges.engine_there);
+        family("oz_worker_engine_connected", "gauge", &one(there));
+        family("oz_worker_engine_lost_total", "counter", &one(of(&self.engine_lost)));
+        let kinds = ["container", "network", "volume", "folder"];
+        let swept = kinds.iter().zip(&self.swept);
+        let swept: Vec<_> = swept.map(|(kind, count)| (label("kind", kind), of(count))).collect();
+        family("oz_worker_swept_total", "counter", &swept);
         let escaped = gauges.worker_id.replace('\\', "\\\\").replace('"', "\\\"");
         let info = format!(
             "{{version=\"{}\",backend=\"{}\",worker_id=\"{escaped}\"}}",

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use self::lane::Lane;
-pub(crate) use self::lane::Pushed;
+pub use self::lane::Pushed;
 use crate::sync::lock;
 
 /// How long the plane may take to acknowledge before everything outstanding is sent again.
@@ -43,8 +43,8 @@ struct Inner {
     claim: Option<WorkerId>,
     report: Option<FromWorker>,
     report_sent: bool,
-    /// When something was last sent or acknowledged, while something is outstanding.
-    moved: Instant,
+    /// When something was last sent or acknowledged; `None` before the first time.
+    moved: Option<Instant>,
 }
 
 impl Outbox {
@@ -55,7 +55,7 @@ impl Outbox {
             claim: None,
             report: None,
             report_sent: false,
-            moved: Instant::now(),
+            moved: None,
         };
         Self {
             run_id,
@@ -93,22 +93,30 @@ impl Outbox {
     }
 
     /// Queues an event of the sidecar; waits while the plane is too far behind.
-    pub(crate) async fn forward(&self, line: EventLine) -> Pushed {
+    pub(crate) async fn forward(&self, mut line: EventLine) -> Pushed {
         let mut room = std::pin::pin!(self.space.notified());
         loop {
             room.as_mut().enable();
-            {
-                let mut inner = self.lock();
-                if inner.sidecar.has_room() {
-                    let pushed = inner.sidecar.push(line);
-                    drop(inner);
-                    self.wake.notify_one();
-                    return pushed;
-                }
+            match self.offer(line) {
+                Ok(pushed) => return pushed,
+                Err(back) => line = back,
             }
             room.as_mut().await;
             room.set(self.space.notified());
         }
+    }
+
+    /// Queues an event of the sidecar; gives it back while the plane is too far behind.
+    pub(crate) fn offer(&self, line: EventLine) -> Result<Pushed, EventLine> {
+        let pushed = {
+            let mut inner = self.lock();
+            if !inner.sidecar.has_room() {
+                return Err(line);
+            }
+            inner.sidecar.push(line)
+        };
+        self.wake.notify_one();
+        Ok(pushed)
     }
 
     /// The number of the newest sidecar event held here or at the plane.
@@ -131,14 +139,14 @@ impl Outbox {
     }
 
     /// The plane holds everything of `source` up to `seq`.
-    pub(crate) fn ack(&self, source: EventSource, seq: u64) {
+    pub(crate) fn ack(&self, source: EventSource, seq: u64, now: Instant) {
         let mut inner = self.lock();
         let lane = match source {
             EventSource::Worker => &mut inner.worker,
             EventSource::Sidecar => &mut inner.sidecar,
         };
         if lane.ack(seq) {
-            inner.moved = Instant::now();
+            inner.moved = Some(now);
         }
         self.acked(inner);
     }
@@ -152,11 +160,11 @@ impl Outbox {
     }
 
     /// A new link is up and the plane said what it holds: everything after that goes out again.
-    pub(crate) fn resume(&self, verdict: &Verdict, worker_id: &WorkerId) {
+    pub(crate) fn resume(&self, verdict: &Verdict, worker_id: &WorkerId, now: Instant) {
         let mut inner = self.lock();
         inner.worker.ack(verdict.worker_seq);
         inner.sidecar.ack(verdict.sidecar_seq);
-        inner.rewind();
+        inner.rewind(now);
         if verdict.worker_seq == 0 && verdict.sidecar_seq == 0 {
             // The claim may have been lost with the old link.
             inner.claim = Some(worker_id.clone());
@@ -165,13 +173,14 @@ impl Outbox {
     }
 
     /// The next message to send, if there is one.
-    pub(crate) fn next(&self) -> Option<FromWorker> {
+    pub(crate) fn next(&self, now: Instant) -> Option<FromWorker> {
         let mut inner = self.lock();
-        if inner.is_outstanding() && inner.moved.elapsed() > STALLED_AFTER {
-            inner.rewind();
+        let stalled = inner.moved.is_some_and(|moved| now.duration_since(moved) > STALLED_AFTER);
+        if stalled && inner.is_outstanding() {
+            inner.rewind(now);
         }
         let message = self.take(&mut inner)?;
-        inner.moved = Instant::now();
+        inner.moved = Some(now);
         Some(message)
     }
 
@@ -205,11 +214,11 @@ impl Inner {
         self.report_sent || self.worker.is_outstanding() || self.sidecar.is_outstanding()
     }
 
-    fn rewind(&mut self) {
+    fn rewind(&mut self, now: Instant) {
         self.worker.rewind();
         self.sidecar.rewind();
         self.report_sent = false;
-        self.moved = Instant::now();
+        self.moved = Some(now);
     }
 }
 
@@ -223,8 +232,8 @@ mod tests {
         Outbox::new("run".parse().unwrap(), "exe".parse().unwrap(), Arc::new(Notify::new()))
     }
 
-    fn kinds(outbox: &Outbox) -> Vec<String> {
-        std::iter::from_fn(|| outbox.next())
+    fn kinds(outbox: &Outbox, now: Instant) -> Vec<String> {
+        std::iter::from_fn(|| outbox.next(now))
             .map(|message| match message {
                 FromWorker::Events(events) => {
                     let seqs: Vec<_> = events.events.iter().map(|line| line.seq).collect();
@@ -243,9 +252,9 @@ mod tests {
         FromWorker::parse(r#"{"type":"task_completed","data":{"task_id":"run"}}"#).unwrap()
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn everything_goes_out_once_and_again_after_a_lost_link() {
-        let outbox = outbox();
+        let (outbox, now) = (outbox(), Instant::now());
         outbox.claim("w".parse().unwrap());
         outbox.say(0, &Event::PhaseStarted { phase: Phase::Image });
         for seq in 1..=3 {
@@ -253,8 +262,8 @@ mod tests {
         }
         outbox.report(report());
         let all = ["task_claimed", "worker [1]", "sidecar [1, 2, 3]", "task_completed"];
-        assert_eq!(kinds(&outbox), all);
-        assert!(kinds(&outbox).is_empty());
+        assert_eq!(kinds(&outbox, now), all);
+        assert!(kinds(&outbox, now).is_empty());
 
         let verdict = Verdict {
             execution_id: "exe".parse().unwrap(),
@@ -262,21 +271,21 @@ mod tests {
             worker_seq: 1,
             sidecar_seq: 2,
         };
-        outbox.resume(&verdict, &"w".parse().unwrap());
-        assert_eq!(kinds(&outbox), ["sidecar [3]", "task_completed"]);
+        outbox.resume(&verdict, &"w".parse().unwrap(), now);
+        assert_eq!(kinds(&outbox, now), ["sidecar [3]", "task_completed"]);
         assert_eq!(*outbox.sidecar_acked().borrow(), 2);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_nobody_acknowledges_is_sent_again() {
-        let outbox = outbox();
+        let (outbox, mut now) = (outbox(), Instant::now());
         outbox.forward(line(1)).await;
         outbox.report(report());
-        assert_eq!(kinds(&outbox).len(), 2);
-        tokio::time::advance(STALLED_AFTER * 2).await;
-        outbox.ack(EventSource::Sidecar, 1);
-        assert!(kinds(&outbox).is_empty(), "an acknowledgement starts the wait anew");
-        tokio::time::advance(STALLED_AFTER * 2).await;
-        assert_eq!(kinds(&outbox), ["task_completed"]);
+        assert_eq!(kinds(&outbox, now).len(), 2);
+        now += STALLED_AFTER * 2;
+        outbox.ack(EventSource::Sidecar, 1, now);
+        assert!(kinds(&outbox, now).is_empty(), "an acknowledgement starts the wait anew");
+        now += STALLED_AFTER * 2;
+        assert_eq!(kinds(&outbox, now), ["task_completed"]);
     }
 }

@@ -38,6 +38,8 @@ pub(crate) async fn serve(
                 capacity,
                 worker_id: executions.context.worker_id.as_str(),
                 backend,
+                refusal: executions.context.gate.refusal(),
+                engine_there: executions.context.gate.is_engine_there(),
             });
             // One after the other: a scraper comes every few seconds.
             let _ = tokio::time::timeout(WITHIN, answer(stream, text)).await;

@@ -5,6 +5,8 @@
 
 mod attached;
 mod connection;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod shared;
 mod socket;
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub const VARIABLES: &[&str] = &{
 };
 
 // `OZ_LISTEN` stands before the port, so that the port wins whatever the order of the variables.
-const TABLE: [(&str, Set); 22] = [
+const TABLE: [(&str, Set); 36] = [
     ("OZ_LISTEN", |config, text| read(text).map(|address| config.listen = address)),
     ("OZ_CONTROL_PLANE_PORT", |config, text| read(text).map(|port| config.listen.set_port(port))),
     ("OZ_DATA_DIR", |config, text| {
@@ -63,6 +63,25 @@ const TABLE: [(&str, Set); 22] = [
     ("OZ_MAX_ATTEMPTS", |config, text| read(text).map(|n| config.max_attempts = n)),
     ("OZ_MAX_QUEUED_RUNS", |config, text| read(text).map(|n| config.max_queued_runs = n)),
     ("OZ_MAX_ENVIRONMENTS", |config, text| read(text).map(|n| config.max_environments = n)),
+    ("OZ_MAX_STREAMS", |config, text| read(text).map(|n| config.max_streams = n)),
+    ("OZ_RUN_TIMEOUT_SECS", |config, text| read(text).map(|n| config.run_timeout_secs = n)),
+    ("OZ_SETUP_TIMEOUT_SECS", |config, text| read(text).map(|n| config.setup_timeout_secs = n)),
+    ("OZ_IMAGE_TIMEOUT_SECS", |config, text| read(text).map(|n| config.image_timeout_secs = n)),
+    ("OZ_QUEUE_TIMEOUT_SECS", |config, text| read(text).map(|n| config.queue_timeout_secs = n)),
+    ("OZ_MAX_RUN_SECS", |config, text| read(text).map(|n| config.max_run_secs = n)),
+    ("OZ_MAX_SETUP_SECS", |config, text| read(text).map(|n| config.max_setup_secs = n)),
+    ("OZ_MAX_IMAGE_SECS", |config, text| read(text).map(|n| config.max_image_secs = n)),
+    ("OZ_MAX_QUEUE_SECS", |config, text| read(text).map(|n| config.max_queue_secs = n)),
+    ("OZ_RUN_RETENTION_DAYS", |config, text| read(text).map(|n| config.run_retention_days = n)),
+    ("OZ_EVENT_RETENTION_DAYS", |config, text| read(text).map(|n| config.event_retention_days = n)),
+    ("OZ_RETENTION_SWEEP_INTERVAL_MS", |config, text| {
+        read(text).map(|n| config.retention_sweep_interval_ms = n)
+    }),
+    ("OZ_METRICS_TOKEN", |config, text| put_secret(&mut config.metrics_token, text)),
+    ("OZ_METRICS_TOKEN_FILE", |config, text| {
+        config.metrics_token_file = Some(text.into());
+        Ok(())
+    }),
 ];
 
 impl Config {

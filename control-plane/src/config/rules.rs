@@ -4,7 +4,7 @@ use axum::http::HeaderValue;
 use secrecy::ExposeSecret;
 
 use super::{Config, ConfigError, Tenancy};
-use crate::sealing::Sealer;
+use crate::{environments::MAX_TIMEOUT_SECS, sealing::Sealer};
 
 /// An admin key shorter than this is a password, and one that can be guessed.
 const MIN_ADMIN_KEY_BYTES: usize = 8;
@@ -40,6 +40,7 @@ impl Config {
         for (name, value, file) in [
             ("admin_key", &self.admin_key, &self.admin_key_file),
             ("encryption_key", &self.encryption_key, &self.encryption_key_file),
+            ("metrics_token", &self.metrics_token, &self.metrics_token_file),
         ] {
             if value.is_some() && file.is_some() {
                 return Err(ConfigError::new(name, format!("give it or {name}_file, not both")));
@@ -52,6 +53,10 @@ impl Config {
         if let Some(key) = &self.encryption_key {
             Sealer::from_text(key.expose_secret())
                 .map_err(|error| ConfigError::new("encryption_key", error.to_string()))?;
+        }
+        if let Some(token) = &self.metrics_token {
+            check_admin_key(token.expose_secret())
+                .map_err(|rule| ConfigError::new("metrics_token", rule))?;
         }
         let Some(url) = &self.database_url else { return Ok(()) };
         let known = ["sqlite:", "postgres://", "postgresql://"];
@@ -92,6 +97,7 @@ impl Config {
 
     fn validate_bounds(&self) -> Result<(), ConfigError> {
         let bytes = u64::try_from(self.max_body_bytes).unwrap_or(u64::MAX);
+        let week = MAX_TIMEOUT_SECS;
         for (name, value, least, most) in [
             ("max_body_bytes", bytes, 1 << 10, 64 << 20),
             ("lease_ms", self.lease_ms, 100, 3_600_000),
@@ -100,9 +106,29 @@ impl Config {
             ("max_attempts", u64::from(self.max_attempts), 1, 100),
             ("max_queued_runs", u64::from(self.max_queued_runs), 1, 10_000_000),
             ("max_environments", u64::from(self.max_environments), 1, 1_000_000),
+            ("max_streams", u64::from(self.max_streams), 1, 100_000),
+            // A default above its ceiling counts as the ceiling.
+            ("run_timeout_secs", self.run_timeout_secs, 1, week),
+            ("setup_timeout_secs", self.setup_timeout_secs, 1, week),
+            ("image_timeout_secs", self.image_timeout_secs, 1, week),
+            ("queue_timeout_secs", self.queue_timeout_secs, 0, week),
+            ("max_run_secs", self.max_run_secs, 1, week),
+            ("max_setup_secs", self.max_setup_secs, 1, week),
+            ("max_image_secs", self.max_image_secs, 1, week),
+            ("max_queue_secs", self.max_queue_secs, 1, week),
+            ("retention_sweep_interval_ms", self.retention_sweep_interval_ms, 60_000, week * 1_000),
         ] {
             if !(least..=most).contains(&value) {
                 return Err(ConfigError::new(name, format!("must be {least} to {most}")));
+            }
+        }
+        // Longer than the calendar goes on; a sum of it and the time must be a number.
+        for (name, days) in [
+            ("run_retention_days", self.run_retention_days),
+            ("event_retention_days", self.event_retention_days),
+        ] {
+            if days > 36_500 {
+                return Err(ConfigError::new(name, "must be at most 36500"));
             }
         }
         if self.heartbeat_ms.saturating_mul(2) > self.lease_ms {
@@ -170,5 +196,12 @@ mod tests {
         assert_eq!(refused(|config| config.heartbeat_ms = 11_000), "heartbeat_ms");
         assert_eq!(refused(|config| config.max_attempts = 0), "max_attempts");
         assert_eq!(refused(|config| config.max_body_bytes = 0), "max_body_bytes");
+        assert_eq!(refused(|config| config.max_run_secs = 604_801), "max_run_secs");
+        assert_eq!(refused(|config| config.run_timeout_secs = 0), "run_timeout_secs");
+        assert_eq!(refused(|config| config.run_retention_days = 40_000), "run_retention_days");
+        let interval = refused(|config| config.retention_sweep_interval_ms = 59_999);
+        assert_eq!(interval, "retention_sweep_interval_ms");
+        let keep = Config { run_retention_days: -1, queue_timeout_secs: 0, ..Config::default() };
+        assert_eq!((keep.validate(), keep.settings().run_retention), (Ok(()), None));
     }
 }

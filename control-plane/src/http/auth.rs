@@ -88,6 +88,25 @@ impl FromRequestParts<AppState> for WorkerCaller {
     }
 }
 
+/// Whoever may read the plane's numbers: everybody, or who brings the token that the operator chose.
+#[derive(Debug)]
+pub(crate) struct MetricsReader(());
+
+impl FromRequestParts<AppState> for MetricsReader {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
+        let Some(expected) = &app.auth.metrics_digest else { return Ok(Self(())) };
+        let brought = digest(bearer(parts)?);
+        let same = brought[..].ct_eq(&expected[..]) | brought[..].ct_eq(&app.auth.admin_digest[..]);
+        if same.into() {
+            Ok(Self(()))
+        } else {
+            Err(ApiError::Unauthenticated("this plane's metrics ask for its metrics token"))
+        }
+    }
+}
+
 enum Caller {
     Admin(TenantId),
     Tenant(TenantId),

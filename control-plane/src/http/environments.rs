@@ -33,7 +33,7 @@ pub(super) async fn create_environment(
     State(app): State<AppState>,
     Body(body, _): Body<EnvironmentBody>,
 ) -> Result<Json<EnvironmentView>, ApiError> {
-    let new = check::environment(body)?;
+    let new = check::environment(body, app.core.settings.ceilings)?;
     let made = environments::create(&app.core, caller.scope(), new).await?;
     Ok(Json(view::full(made, caller.scope())))
 }
@@ -74,7 +74,7 @@ pub(super) async fn update_environment(
     Path(id): Path<EnvironmentId>,
     Body(body, _): Body<EnvironmentBody>,
 ) -> Result<Json<EnvironmentView>, ApiError> {
-    let new = check::environment(body)?;
+    let new = check::environment(body, app.core.settings.ceilings)?;
     let changed = environments::update(&app.core, caller.scope(), &id, new).await?;
     Ok(Json(view::full(changed, caller.scope())))
 }

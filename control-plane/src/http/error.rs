@@ -31,6 +31,9 @@ pub(crate) enum ApiError {
     Conflict(&'static str),
     #[error("{rule}")]
     Gone { rule: &'static str },
+    /// It was there, and is kept no longer.
+    #[error("{0}")]
+    Expired(&'static str),
     #[error("the body is larger than {limit} bytes")]
     TooLarge { limit: usize },
     /// Well formed, and not possible in this version.
@@ -87,6 +90,7 @@ impl ApiError {
             }
             Self::Conflict(_) => (S::CONFLICT, "conflict", "Conflict"),
             Self::Gone { .. } => (S::BAD_REQUEST, "invalid_request", "Invalid request"),
+            Self::Expired(_) => (S::GONE, "resource_not_found", "No longer kept"),
             Self::TooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "invalid_request", "Body too large"),
             Self::Unsupported { .. } => {
                 (S::UNPROCESSABLE_ENTITY, "operation_not_supported", "Not supported")

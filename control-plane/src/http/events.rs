@@ -35,6 +35,9 @@ use crate::{
 
 const DEFAULT_LIMIT: u32 = 200;
 
+const EXPIRED: ApiError =
+    ApiError::Expired("the events of this run are not kept any more; the run itself still is");
+
 /// A comment this often tells both ends that a quiet stream is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -48,6 +51,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
         ("limit" = Option<u32>, Query, description = "1 to 1000, 200 without it; pages only")),
     responses((status = 200, content(
         (EventPage = "application/json"), (EventView = "text/event-stream"))),
+        (status = 410, body = Problem, content_type = "application/problem+json", description = "They are not kept any more"),
         (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn run_events(
     caller: Tenant,
@@ -60,15 +64,31 @@ pub(super) async fn run_events(
     let missing = |error| ApiError::store(error, "run");
     if wants_stream(&headers) {
         let scope = caller.scope().clone();
+        let following = app.streams.begin(scope.owner()).ok_or_else(|| {
+            ApiError::Busy(format!("{} streams are followed already", app.streams.most()))
+        })?;
+        let first = feed::events_page(&app.core, &scope, &run, after, 1).await.map_err(missing)?;
+        if first.gone {
+            return Err(EXPIRED);
+        }
         let events =
             feed::follow(Arc::clone(&app.core), scope, run, after).await.map_err(missing)?;
-        let stream = Sse::new(lines(events)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+        let lines = lines(events).map(move |line| {
+            // It is counted for as long as somebody listens.
+            let _ = &following;
+            line
+        });
+        let stream = Sse::new(lines).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
         // Proxies that buffer would hold events back.
         return Ok(([("x-accel-buffering", "no")], stream).into_response());
     }
     let limit = params.limit(DEFAULT_LIMIT, feed::MAX_PAGE)?;
     let page = feed::events_page(&app.core, caller.scope(), &run, after, limit).await;
-    let page = view_page(page.map_err(missing)?, after);
+    let page = page.map_err(missing)?;
+    if page.gone {
+        return Err(EXPIRED);
+    }
+    let page = view_page(page, after);
     Ok((Ignored::from(params), Json(page)).into_response())
 }
 

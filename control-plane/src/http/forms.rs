@@ -1,13 +1,20 @@
 //! Forms that several bodies share. Every refusal names the field it was given.
 
-use protocol::spec::ProviderKind;
+use protocol::{
+    retry::{MAX_ATTEMPTS, RetryPolicy},
+    spec::ProviderKind,
+};
 
 use super::error::ApiError;
+use crate::environments::{Ceilings, MAX_TIMEOUT_SECS, TimeoutWishes};
 
 /// Longest name, title or label, in bytes.
 pub(crate) const MAX_LABEL_BYTES: usize = 200;
 
 const MAX_IMAGE_BYTES: usize = 512;
+
+const MAX_TAGS: usize = 16;
+const MAX_TAG_BYTES: usize = 64;
 
 /// At most `most` bytes, without NUL, which neither database, environment nor argv can hold.
 pub(crate) fn text(field: &str, text: &str, most: usize) -> Result<(), ApiError> {
@@ -64,6 +71,73 @@ pub(crate) fn within(field: &str, value: u64, least: u64, most: u64) -> Result<(
         return Ok(());
     }
     Err(ApiError::invalid(field, format!("must be {least} to {most}")))
+}
+
+/// Seconds a phase may take: at least one, and no more than this plane allows.
+pub(crate) fn timeout(
+    field: &str,
+    value: Option<u64>,
+    ceiling: u64,
+    setting: &str,
+) -> Result<Option<u64>, ApiError> {
+    let Some(secs) = value else { return Ok(None) };
+    within(field, secs, 1, MAX_TIMEOUT_SECS)?;
+    if secs > ceiling {
+        let rule = format!("must be at most {ceiling}, this plane's {setting}");
+        return Err(ApiError::unsupported(field, rule));
+    }
+    Ok(value)
+}
+
+/// The four of them, their names behind `prefix`.
+pub(crate) fn timeouts(
+    prefix: &str,
+    wishes: TimeoutWishes,
+    ceilings: Ceilings,
+) -> Result<TimeoutWishes, ApiError> {
+    let one = |name: &str, value, ceiling, setting| {
+        timeout(&format!("{prefix}{name}"), value, ceiling, setting)
+    };
+    let queue = ("queue_timeout_secs", wishes.queue_secs, ceilings.queue_secs, "max_queue_secs");
+    let image = ("image_timeout_secs", wishes.image_secs, ceilings.image_secs, "max_image_secs");
+    let setup = ("setup_timeout_secs", wishes.setup_secs, ceilings.setup_secs, "max_setup_secs");
+    let run = ("timeout_secs", wishes.run_secs, ceilings.run_secs, "max_run_secs");
+    Ok(TimeoutWishes {
+        queue_secs: one(queue.0, queue.1, queue.2, queue.3)?,
+        image_secs: one(image.0, image.1, image.2, image.3)?,
+        setup_secs: one(setup.0, setup.1, setup.2, setup.3)?,
+        run_secs: one(run.0, run.1, run.2, run.3)?,
+    })
+}
+
+/// A retry policy; an absent one leaves everything open.
+pub(crate) fn retry(field: &str, given: Option<RetryPolicy>) -> Result<RetryPolicy, ApiError> {
+    let mut policy = given.unwrap_or_default();
+    if let Some(n) = policy.max_attempts {
+        within(&format!("{field}.max_attempts"), u64::from(n), 1, u64::from(MAX_ATTEMPTS))?;
+    }
+    if let Some(on) = &mut policy.on {
+        on.sort_unstable();
+        on.dedup();
+    }
+    Ok(policy)
+}
+
+/// Tags a worker must have: few, short and plain. They come back sorted, each once.
+pub(crate) fn tags(field: &str, mut tags: Vec<String>) -> Result<Vec<String>, ApiError> {
+    if tags.len() > MAX_TAGS {
+        return Err(ApiError::invalid(field, format!("at most {MAX_TAGS} tags")));
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    for (at, tag) in tags.iter().enumerate() {
+        if tag.is_empty() || tag.len() > MAX_TAG_BYTES || !tag.bytes().all(plain) {
+            let rule = format!("must be 1 to {MAX_TAG_BYTES} of A-Z, a-z, 0-9, '.', '_' and '-'");
+            return Err(ApiError::invalid(format!("{field}[{at}]"), rule));
+        }
+    }
+    tags.sort_unstable();
+    tags.dedup();
+    Ok(tags)
 }
 
 /// The name of an environment variable: `[A-Za-z_][A-Za-z0-9_]*`.

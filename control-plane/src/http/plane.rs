@@ -6,9 +6,12 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use protocol::api::plane::{Health, Ready};
+use protocol::api::{
+    plane::{Health, Ready},
+    problem::Problem,
+};
 
-use super::{envelope::RequestId, extract::Json};
+use super::{auth::MetricsReader, envelope::RequestId, extract::Json};
 use crate::{metrics::text, state::AppState};
 
 /// Whether the plane lives and its database answers
@@ -48,11 +51,12 @@ pub(super) async fn ready(State(app): State<AppState>) -> (StatusCode, Json<Read
     (status, Json(body))
 }
 
-/// Numbers of this process in Prometheus's text form
+/// Numbers of this process in Prometheus's text form. Open, unless the operator set a token for it
 #[utoipa::path(get, path = "/metrics", tag = "plane",
-    responses((status = 200, body = String, content_type = "text/plain")))]
-pub(super) async fn metrics(State(app): State<AppState>) -> Response {
-    let page = app.metrics.page(&app.core).await;
+    responses((status = 200, body = String, content_type = "text/plain"),
+        (status = 401, body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn metrics(_: MetricsReader, State(app): State<AppState>) -> Response {
+    let page = app.metrics.page(&app.core, app.streams.count()).await;
     ([(header::CONTENT_TYPE, text::CONTENT_TYPE)], page).into_response()
 }
 

@@ -3,127 +3,158 @@
 use protocol::{
     failure::FailureReason,
     ids::{ExecutionId, RunId},
-    link::{
-        ReportAck, TaskCancellation, TaskClaimed, TaskCompleted, TaskFailed, TaskRejected, ToWorker,
-    },
+    link::{FromWorker, ReportAck, TaskCancellation, TaskCompleted, TaskFailed, ToWorker},
 };
 
 use super::registry::{Connection, Dialect};
 use crate::{
     core::{Core, millis},
     reports,
-    store::{Recorded, Report, StoreError},
+    store::{Judged, Pending, Recorded, Report, StoreError},
 };
 
 /// Longest message kept of a report, in bytes; the rest is cut.
 const MAX_MESSAGE_BYTES: usize = 16 << 10;
 
-pub(super) async fn claimed(
-    core: &Core,
-    connection: &Connection,
-    frame: TaskClaimed,
-) -> Result<(), StoreError> {
-    let lease = match connection.dialect {
-        Dialect::Ozma => core.settings.lease,
-        Dialect::Stock => core.settings.stock_lease,
-    };
-    let report = Report::Claimed { lease_until: core.now() + millis(lease) };
-    match record(core, connection, &frame.task_id, frame.execution_id, &report).await? {
-        Some((id, Recorded::Superseded)) => stop(connection, &frame.task_id, Some(id)),
-        Some(_) => {}
-        None => stop(connection, &frame.task_id, None),
+/// What a worker said of one execution.
+pub(super) struct Said {
+    run: RunId,
+    /// Absent from a stock worker's.
+    execution: Option<ExecutionId>,
+    report: Report,
+}
+
+/// A report under way to the store.
+#[derive(Debug)]
+pub(super) struct Owed {
+    run: RunId,
+    execution: ExecutionId,
+    kind: Kind,
+    pending: Pending<Judged>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Claimed,
+    Declined,
+    /// A last word, which is acknowledged once it is stored, whether by this report or an earlier one.
+    Terminal,
+}
+
+impl Said {
+    /// What the frame says; the frame itself when it is of another kind.
+    pub(super) fn of(
+        core: &Core,
+        connection: &Connection,
+        frame: FromWorker,
+    ) -> Result<Self, Box<FromWorker>> {
+        let (run, execution, report) = match frame {
+            FromWorker::TaskClaimed(frame) => {
+                let lease = match connection.dialect {
+                    Dialect::Ozma => core.settings.lease,
+                    Dialect::Stock => core.settings.stock_lease,
+                };
+                connection.took();
+                let report = Report::Claimed { lease_until: core.now() + millis(lease) };
+                (frame.task_id, frame.execution_id, report)
+            }
+            FromWorker::TaskRejected(frame) => {
+                connection.hold(core.now(), millis(core.settings.heartbeat) / 4);
+                let report = Report::Declined { message: cut(&frame.reason) };
+                (frame.task_id, frame.execution_id, report)
+            }
+            FromWorker::TaskCompleted(frame) => {
+                let report = completed(&frame);
+                (frame.task_id, frame.execution_id, report)
+            }
+            FromWorker::TaskFailed(frame) => {
+                let report = failed(&frame);
+                (frame.task_id, frame.execution_id, report)
+            }
+            other => return Err(Box::new(other)),
+        };
+        Ok(Self { run, execution, report })
     }
-    Ok(())
+
+    fn kind(&self) -> Kind {
+        match self.report {
+            Report::Claimed { .. } => Kind::Claimed,
+            Report::Declined { .. } => Kind::Declined,
+            _ => Kind::Terminal,
+        }
+    }
+
+    /// Hands it on to the store; a stock worker's, which names the run only, once its execution is found.
+    pub(super) async fn hand_in(
+        self,
+        core: &Core,
+        connection: &Connection,
+    ) -> Result<Option<Owed>, StoreError> {
+        let (kind, worker) = (self.kind(), &connection.worker_id);
+        let execution = if let Some(id) = self.execution {
+            id
+        } else if let Some(row) = core.store.execution_of(worker, &self.run).await? {
+            row.id
+        } else {
+            core.counters.superseded.add(1);
+            if kind == Kind::Claimed {
+                stop(connection, &self.run, None);
+            }
+            return Ok(None);
+        };
+        let pending = reports::hand_in(core, &execution, Some(worker), self.report).await?;
+        Ok(Some(Owed { run: self.run, execution, kind, pending }))
+    }
 }
 
-pub(super) async fn rejected(
-    core: &Core,
-    connection: &Connection,
-    frame: TaskRejected,
-) -> Result<(), StoreError> {
-    connection.hold(core.now() + millis(core.settings.heartbeat) / 4);
-    let report = Report::Declined { message: cut(&frame.reason) };
-    record(core, connection, &frame.task_id, frame.execution_id, &report).await?;
-    Ok(())
+impl Owed {
+    /// Waits for the store, then answers.
+    pub(super) async fn settled(
+        &mut self,
+        core: &Core,
+        connection: &Connection,
+    ) -> Result<(), StoreError> {
+        let judged = (&mut self.pending).await?;
+        let id = &self.execution;
+        match (reports::tell(core, id, judged), self.kind) {
+            (_, Kind::Declined) => {}
+            (Recorded::Superseded, _) => stop(connection, &self.run, Some(id.clone())),
+            (Recorded::Applied { .. } | Recorded::Already, Kind::Claimed) => {}
+            (Recorded::Applied { .. } | Recorded::Already, Kind::Terminal) => {
+                connection.forget(id);
+                connection.send(ToWorker::ReportAck(ReportAck { execution_id: id.clone() }));
+            }
+        }
+        Ok(())
+    }
 }
 
-pub(super) async fn completed(
-    core: &Core,
-    connection: &Connection,
-    frame: TaskCompleted,
-) -> Result<(), StoreError> {
-    let TaskCompleted { message, exit_code, peak_memory_bytes, task_state, .. } = frame;
-    let message = cut(&message);
-    let report = if task_state.as_deref() == Some("CANCELLED") {
+fn completed(frame: &TaskCompleted) -> Report {
+    let &TaskCompleted { exit_code, peak_memory_bytes, .. } = frame;
+    let message = cut(&frame.message);
+    if frame.task_state.as_deref() == Some("CANCELLED") {
         Report::Stopped { message, exit_code, peak_memory_bytes }
     } else if exit_code.is_some_and(|code| code != 0) {
         let reason = FailureReason::AgentExit;
         Report::Failed { reason, message, exit_code, peak_memory_bytes }
     } else {
         Report::Succeeded { message, exit_code, peak_memory_bytes }
-    };
-    terminal(core, connection, &frame.task_id, frame.execution_id, &report).await
+    }
 }
 
-pub(super) async fn failed(
-    core: &Core,
-    connection: &Connection,
-    frame: TaskFailed,
-) -> Result<(), StoreError> {
+fn failed(frame: &TaskFailed) -> Report {
     let reason = match frame.failure_reason {
         _ if frame.oom_killed => FailureReason::ContainerOom,
         Some(reason) => reason,
         None if frame.exit_code.is_some_and(|code| code != 0) => FailureReason::ContainerExit,
         None => FailureReason::Unknown,
     };
-    let report = Report::Failed {
+    Report::Failed {
         reason,
         message: cut(&frame.message),
         exit_code: frame.exit_code,
         peak_memory_bytes: frame.peak_memory_bytes,
-    };
-    terminal(core, connection, &frame.task_id, frame.execution_id, &report).await
-}
-
-/// A last word on an execution: acknowledged once it is stored, whether by this or an earlier one.
-async fn terminal(
-    core: &Core,
-    connection: &Connection,
-    run: &RunId,
-    execution: Option<ExecutionId>,
-    report: &Report,
-) -> Result<(), StoreError> {
-    match record(core, connection, run, execution, report).await? {
-        Some((id, Recorded::Superseded)) => stop(connection, run, Some(id)),
-        Some((id, Recorded::Applied { .. } | Recorded::Already)) => {
-            connection.forget(&id);
-            connection.send(ToWorker::ReportAck(ReportAck { execution_id: id }));
-        }
-        None => {}
     }
-    Ok(())
-}
-
-/// Records a report of the execution meant, which a stock worker leaves to be found; `None` if there is none.
-async fn record(
-    core: &Core,
-    connection: &Connection,
-    run: &RunId,
-    execution: Option<ExecutionId>,
-    report: &Report,
-) -> Result<Option<(ExecutionId, Recorded)>, StoreError> {
-    let id = if let Some(id) = execution {
-        id
-    } else {
-        let found = core.store.execution_of(&connection.worker_id, run).await?;
-        let Some(row) = found else {
-            core.counters.superseded.add(1);
-            return Ok(None);
-        };
-        row.id
-    };
-    let recorded = reports::record(core, &id, Some(&connection.worker_id), report).await?;
-    Ok(Some((id, recorded)))
 }
 
 /// A stock worker does not know `stop`; a cancellation does the same for it.

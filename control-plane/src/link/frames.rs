@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use protocol::{
+    event::{EventLine, EventSource},
     ids::ExecutionId,
     limits::MAX_EVENTS_PER_FRAME,
     link::{Ack, Events, FromWorker, Heartbeat, ReportAck, ToWorker},
@@ -15,7 +16,7 @@ use super::{
 use crate::{
     core::{Core, millis},
     reports,
-    store::{Ending, Ingested, Report, StoreError},
+    store::{Ending, Ingest, Ingested, Pending, Report, StoreError},
 };
 
 /// How often a connection's row is written; it counts as there for four times as long.
@@ -24,37 +25,99 @@ const TOUCH_EVERY_MS: i64 = 30_000;
 /// Executions renewed by one statement.
 const RENEWED_AT_ONCE: usize = 1_000;
 
+/// What became of a frame that was handed in.
+pub(super) enum Handed {
+    /// Its answer comes with the commit.
+    Owed(Owing),
+    /// There is nothing to wait for.
+    Done,
+    /// It may not overtake an answer: it is to be handled alone.
+    Alone(Box<FromWorker>),
+}
+
+/// An answer to come.
+#[derive(Debug)]
+pub(super) enum Owing {
+    Report(executions::Owed),
+    Events { execution: ExecutionId, source: EventSource, pending: Pending<Ingested> },
+}
+
+impl Owing {
+    /// Waits for the store, then answers the worker. Dropped before, it can be waited for again.
+    pub(super) async fn settled(
+        &mut self,
+        core: &Core,
+        connection: &Connection,
+    ) -> Result<(), StoreError> {
+        let settled = match self {
+            Self::Report(owed) => owed.settled(core, connection).await,
+            Self::Events { execution, source, pending } => pending.await.map(|ingested| {
+                answer_events(core, connection, execution, *source, ingested);
+            }),
+        };
+        forgive(connection, settled)
+    }
+}
+
+/// What a frame weighs among those under way.
+pub(super) fn weight(frame: &FromWorker) -> usize {
+    match frame {
+        FromWorker::Events(batch) => batch.events.iter().map(|line| line.data.get().len()).sum(),
+        _ => 0,
+    }
+}
+
+/// Hands on to the store what only has to be stored.
+pub(super) async fn hand_in(
+    core: &Core,
+    connection: &Connection,
+    frame: FromWorker,
+) -> Result<Handed, StoreError> {
+    Ok(match frame {
+        FromWorker::Events(batch) if batch.events.len() <= MAX_EVENTS_PER_FRAME => Handed::Owed(
+            events(core, connection, batch.execution_id, batch.source, batch.events).await?,
+        ),
+        frame => match executions::Said::of(core, connection, frame) {
+            Ok(said) => said
+                .hand_in(core, connection)
+                .await?
+                .map_or(Handed::Done, |owed| Handed::Owed(Owing::Report(owed))),
+            Err(frame) => Handed::Alone(frame),
+        },
+    })
+}
+
+/// Acts on a frame that [`hand_in`] gave back; nothing is under way meanwhile.
 pub(super) async fn handle(
     core: &Core,
     connection: &Connection,
     frame: FromWorker,
 ) -> Result<(), StoreError> {
-    let kind = frame.kind().to_owned();
     let acted = match frame {
-        FromWorker::TaskClaimed(claimed) => executions::claimed(core, connection, claimed).await,
-        FromWorker::TaskRejected(no) => executions::rejected(core, connection, no).await,
-        FromWorker::TaskCompleted(done) => executions::completed(core, connection, done).await,
-        FromWorker::TaskFailed(failed) => executions::failed(core, connection, failed).await,
-        FromWorker::Events(batch) => events(core, connection, batch).await,
+        FromWorker::Events(batch) => many_events(core, connection, batch).await,
         FromWorker::Heartbeat(beat) => heartbeat(core, connection, &beat).await,
         FromWorker::Hello(_) => {
             tracing::warn!(worker.id = %connection.worker_id, "a hello out of turn was ignored");
             Ok(())
         }
-        FromWorker::Unknown(kind) => {
+        other => {
+            let kind = other.kind();
             tracing::debug!(worker.id = %connection.worker_id, kind, "an unknown frame was ignored");
             Ok(())
         }
     };
+    forgive(connection, acted)
+}
+
+/// Where nothing would change by a second try, the frame is dropped and not the connection.
+fn forgive(connection: &Connection, acted: Result<(), StoreError>) -> Result<(), StoreError> {
     match acted {
-        // Nothing a second try would change: the frame is dropped, not the connection.
         Err(error @ (StoreError::Illegal(_) | StoreError::Corrupt(_) | StoreError::NotFound)) => {
-            tracing::error!(worker.id = %connection.worker_id, error = %error,
-                "a {kind} frame was dropped");
+            tracing::error!(worker.id = %connection.worker_id, error = %error, "a frame was dropped");
+            Ok(())
         }
-        other => other?,
+        other => other,
     }
-    heard(core, connection).await
 }
 
 /// Any sign of life. Stock workers have no heartbeat: this is what renews their leases.
@@ -79,37 +142,64 @@ async fn touch(core: &Core, connection: &Connection) -> Result<(), StoreError> {
     core.store.touch_connection(&connection.id, draining, now).await
 }
 
-async fn events(core: &Core, connection: &Connection, batch: Events) -> Result<(), StoreError> {
-    let id = &batch.execution_id;
+/// Hands a batch in.
+async fn events(
+    core: &Core,
+    connection: &Connection,
+    id: ExecutionId,
+    source: EventSource,
+    events: Vec<EventLine>,
+) -> Result<Owing, StoreError> {
     let now = core.now();
     let lease_until = now + millis(core.settings.lease);
-    let chunks: Vec<_> = if batch.events.is_empty() {
-        vec![&batch.events[..]]
-    } else {
-        batch.events.chunks(MAX_EVENTS_PER_FRAME).collect()
-    };
-    for chunk in chunks {
-        let worker = &connection.worker_id;
-        let ingested = core.store.ingest(id, worker, batch.source, chunk, lease_until, now).await?;
-        match ingested {
-            Ingested::Stored { run_id, seq, stored, repeated, gap } => {
-                core.counters.events_stored.add(stored);
-                core.counters.events_repeated.add(repeated);
-                core.counters.event_gaps.add(u64::from(gap));
-                if stored > 0 {
-                    core.wake.run(&run_id);
-                }
-                let source = batch.source;
-                connection.send(ToWorker::Ack(Ack { execution_id: id.clone(), source, seq }));
-                if gap {
-                    return Ok(());
-                }
+    let (execution, worker) = (id.clone(), connection.worker_id.clone());
+    let ingest = Ingest { id, worker, source, events, lease_until, now };
+    let pending = core.store.hand_in_events(ingest).await?;
+    Ok(Owing::Events { execution, source, pending })
+}
+
+fn answer_events(
+    core: &Core,
+    connection: &Connection,
+    execution: &ExecutionId,
+    source: EventSource,
+    ingested: Ingested,
+) {
+    let execution_id = execution.clone();
+    match ingested {
+        Ingested::Stored { run_id, seq, stored, repeated, gap } => {
+            core.counters.events_stored.add(stored);
+            core.counters.events_repeated.add(repeated);
+            core.counters.event_gaps.add(u64::from(gap));
+            if stored > 0 {
+                core.wake.run(&run_id);
             }
-            Ingested::Superseded => {
-                core.counters.superseded.add(1);
-                connection.send(ToWorker::Stop(ReportAck { execution_id: id.clone() }));
-                return Ok(());
-            }
+            connection.send(ToWorker::Ack(Ack { execution_id, source, seq }));
+        }
+        Ingested::Superseded => {
+            core.counters.superseded.add(1);
+            connection.send(ToWorker::Stop(ReportAck { execution_id }));
+        }
+    }
+}
+
+/// More events than a frame should hold: stored in pieces, until one is not taken.
+async fn many_events(
+    core: &Core,
+    connection: &Connection,
+    batch: Events,
+) -> Result<(), StoreError> {
+    let Events { execution_id, source, mut events } = batch;
+    while !events.is_empty() {
+        let rest = events.split_off(events.len().min(MAX_EVENTS_PER_FRAME));
+        let piece = std::mem::replace(&mut events, rest);
+        let owing = self::events(core, connection, execution_id.clone(), source, piece).await?;
+        let Owing::Events { execution, source, pending } = owing else { return Ok(()) };
+        let ingested = pending.await?;
+        let taken = matches!(ingested, Ingested::Stored { gap: false, .. });
+        answer_events(core, connection, &execution, source, ingested);
+        if !taken {
+            return Ok(());
         }
     }
     Ok(())

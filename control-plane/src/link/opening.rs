@@ -46,16 +46,20 @@ pub(super) async fn ozma(
             reports::record(core, &held.id, None, &Report::Missing).await?;
         }
     }
-    let connection = Connection::new(worker_id, instance, Dialect::Ozma, hello.capacity, outgoing);
+    let tags = hello.tags.iter().take(64).map(|tag| name(tag)).collect();
+    let mut connection =
+        Connection::new(worker_id, instance, Dialect::Ozma, hello.capacity, outgoing);
+    connection.tags = tags;
     connection.draining.store(hello.draining, Ordering::Relaxed);
+    // Whatever told it to: if no drain is wished for any more, it hears so.
+    connection.told_to_drain.store(hello.draining, Ordering::Relaxed);
     connection.send(ToWorker::Welcome(Welcome {
         protocol: PROTOCOL_VERSION,
         lease_ms: millis(core.settings.lease).unsigned_abs(),
         heartbeat_ms: millis(core.settings.heartbeat).unsigned_abs(),
         executions: verdicts,
     }));
-    let tags: Vec<_> = hello.tags.iter().take(64).map(|tag| name(tag)).collect();
-    begin(core, connection, &name(&hello.backend), &name(&hello.version), &tags).await
+    begin(core, connection, &name(&hello.backend), &name(&hello.version)).await
 }
 
 /// A worker that said no `hello`.
@@ -67,7 +71,7 @@ pub(super) async fn stock(
     let instance = format!("stock:{worker_id}");
     let capacity = core.settings.stock_capacity;
     let connection = Connection::new(worker_id, instance, Dialect::Stock, capacity, outgoing);
-    begin(core, connection, "", "", &[]).await
+    begin(core, connection, "", "").await
 }
 
 async fn begin(
@@ -75,7 +79,6 @@ async fn begin(
     connection: Connection,
     backend: &str,
     version: &str,
-    tags: &[String],
 ) -> Result<Arc<Connection>, StoreError> {
     let now = core.now();
     connection.renewed_at.store(now, Ordering::Relaxed);
@@ -88,7 +91,7 @@ async fn begin(
         dialect: connection.dialect.as_str().to_owned(),
         backend: backend.to_owned(),
         version: version.to_owned(),
-        tags: crate::store::json(&tags),
+        tags: crate::store::json(&connection.tags),
         capacity: i64::from(connection.capacity),
         draining: i64::from(connection.draining.load(Ordering::Relaxed)),
         connected_at: now,

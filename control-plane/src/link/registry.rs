@@ -5,13 +5,13 @@ use std::{
     collections::{BTreeMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering},
     },
 };
 
 use protocol::{
     ids::{ExecutionId, WorkerId},
-    link::ToWorker,
+    link::{Drain, ToWorker},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 /// Frames waiting for a slow worker. One more and the connection is closed: the worker dials again, and what
 /// it missed is made up from the store.
 pub(super) const MAX_QUEUED_FRAMES: usize = 256;
+
+/// A worker that keeps declining is tried this often.
+const LONGEST_HOLD_MS: i64 = 60_000;
 
 /// Which messages a worker understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +52,8 @@ pub struct Connection {
     pub dialect: Dialect,
     /// Executions at once.
     pub capacity: u32,
+    /// What it says of itself; runs may ask for it.
+    pub tags: Vec<String>,
     pub(super) outgoing: mpsc::Sender<ToWorker>,
     pub(super) closing: CancellationToken,
     pub(super) draining: AtomicBool,
@@ -57,6 +62,10 @@ pub struct Connection {
     /// When its row was last written.
     pub(super) touched_at: AtomicI64,
     held_until: AtomicI64,
+    /// Assignments declined since it took one.
+    declined: AtomicU32,
+    /// Whether it was told to take nothing new.
+    pub(super) told_to_drain: AtomicBool,
     cancelled: Mutex<HashSet<ExecutionId>>,
 }
 
@@ -74,12 +83,15 @@ impl Connection {
             instance_id,
             dialect,
             capacity,
+            tags: Vec::new(),
             outgoing,
             closing: CancellationToken::new(),
             draining: AtomicBool::new(false),
             renewed_at: AtomicI64::new(i64::MIN),
             touched_at: AtomicI64::new(i64::MIN),
             held_until: AtomicI64::new(i64::MIN),
+            declined: AtomicU32::new(0),
+            told_to_drain: AtomicBool::new(false),
             cancelled: Mutex::default(),
         }
     }
@@ -114,9 +126,31 @@ impl Connection {
             && self.held_until.load(Ordering::Relaxed) <= now
     }
 
-    /// It declined something: nothing new before then.
-    pub(super) fn hold(&self, until: i64) {
+    /// It declined something: nothing new for a while, longer each time, and never for longer than
+    /// [`LONGEST_HOLD_MS`].
+    pub(crate) fn hold(&self, now: i64, first_ms: i64) {
+        let before = self.declined.fetch_add(1, Ordering::Relaxed).min(10);
+        let until = now + first_ms.saturating_mul(1 << before).min(LONGEST_HOLD_MS);
         self.held_until.fetch_max(until, Ordering::Relaxed);
+    }
+
+    /// It took something: the next one it declines is the first again.
+    pub(crate) fn took(&self) {
+        self.declined.store(0, Ordering::Relaxed);
+    }
+
+    /// Tells the worker whether it is to take nothing new, once for each change.
+    pub(crate) fn tell_drain(&self, drain: bool) {
+        if self.told_to_drain.swap(drain, Ordering::Relaxed) != drain {
+            let frame = if drain { ToWorker::Drain } else { ToWorker::Resume };
+            self.send(frame(Drain {}));
+        }
+    }
+
+    /// How many assignments may be put in line at once; room is kept for what else there is to say.
+    pub(crate) fn room(&self) -> u32 {
+        let spare = self.outgoing.capacity().saturating_sub(MAX_QUEUED_FRAMES / 4);
+        u32::try_from(spare).unwrap_or(u32::MAX)
     }
 
     /// True the first time it is asked for an execution: one connection is told once to stop it.

@@ -12,7 +12,10 @@ use protocol::{
     limits::MAX_FRAME_BYTES,
     link::{FromWorker, PROTOCOL_VERSION, ToWorker},
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -142,23 +145,29 @@ async fn read(
             Heard::Frame(FromWorker::Hello(_)) if connection.dialect == Dialect::Stock => {
                 return Some(Goodbye::Late);
             }
-            Heard::Frame(frame) => peer.hear(frame).await,
+            Heard::Frame(frame) => peer.take(frame).await,
             Heard::Sign => peer.heard().await,
             Heard::Gone => return None,
             Heard::End(goodbye) => return Some(goodbye),
         };
-        if let Err(error) = acted {
-            tracing::warn!(worker.id = %connection.worker_id,
-                error = format!("{:#}", anyhow::Error::new(error)), "closing a worker's connection");
-            return Some(Goodbye::Failed);
-        }
-        next = tokio::select! {
-            () = core.life.draining().cancelled() => Heard::End(Goodbye::Draining),
-            () = connection.closed() => Heard::End(Goodbye::Replaced),
-            message = timeout(SILENCE, stream.next()) => match message {
-                Ok(message) => hear(core, message),
-                Err(_) => Heard::End(Goodbye::Silent),
-            },
+        let silent = Instant::now() + SILENCE;
+        let mut acted = acted;
+        next = loop {
+            if let Err(error) = acted {
+                tracing::warn!(worker.id = %connection.worker_id,
+                    error = format!("{:#}", anyhow::Error::new(error)), "closing a worker's connection");
+                return Some(Goodbye::Failed);
+            }
+            tokio::select! {
+                () = core.life.draining().cancelled() => break Heard::End(Goodbye::Draining),
+                () = connection.closed() => break Heard::End(Goodbye::Replaced),
+                // While it is stored the next frame is read already.
+                answered = peer.answered(), if peer.owes() => acted = answered,
+                message = timeout_at(silent, stream.next()) => break match message {
+                    Ok(message) => hear(core, message),
+                    Err(_) => Heard::End(Goodbye::Silent),
+                },
+            }
         };
     }
 }

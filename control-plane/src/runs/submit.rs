@@ -6,13 +6,13 @@ use protocol::{
     ids::{EnvironmentId, RunId},
     retry::RetryPolicy,
     run::RunState,
-    spec::{HarnessSpec, ProviderKind, Shape, Timeouts},
+    spec::{HarnessSpec, ProviderKind, Shape},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     core::{Core, millis},
-    environments::EnvironmentSpec,
+    environments::{EnvironmentSpec, TimeoutWishes},
     placement::Placement,
     scope::Scope,
     store::{Idempotency, InsertRun, Inserted, StoreError, json},
@@ -48,6 +48,7 @@ pub struct NewRun {
     pub worker_tags: Option<Vec<String>>,
     /// -100 to 100, higher ones first among its owner's.
     pub priority: i32,
+    /// The environment's hold for what is left open.
     pub timeouts: TimeoutWishes,
     /// The environment's holds for what is left open.
     pub retry: RetryPolicy,
@@ -57,26 +58,6 @@ pub struct NewRun {
     /// `API` without one.
     pub source: Option<String>,
     pub idempotency: Option<Idempotency>,
-}
-
-/// Bounds of a run in seconds; the environment's for what is absent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TimeoutWishes {
-    pub queue_secs: Option<u64>,
-    pub image_secs: Option<u64>,
-    pub setup_secs: Option<u64>,
-    pub run_secs: Option<u64>,
-}
-
-impl TimeoutWishes {
-    fn over(self, of_environment: Timeouts) -> Timeouts {
-        Timeouts {
-            queue_secs: self.queue_secs.or(of_environment.queue_secs),
-            image_secs: self.image_secs.unwrap_or(of_environment.image_secs),
-            setup_secs: self.setup_secs.unwrap_or(of_environment.setup_secs),
-            run_secs: self.run_secs.unwrap_or(of_environment.run_secs),
-        }
-    }
 }
 
 /// A run that is stored.
@@ -178,7 +159,7 @@ fn submitted(core: &Core, inserted: Inserted) -> Result<Submitted, SubmitError> 
             Ok(Submitted { run_id: id, state: RunState::Queued, at_capacity, repeated })
         }
         Inserted::KeyMismatch => Err(SubmitError::IdempotencyMismatch),
-        Inserted::QueueFull => Err(SubmitError::QueueFull(core.settings.max_queued)),
+        Inserted::QueueFull(most) => Err(SubmitError::QueueFull(most)),
     }
 }
 
@@ -230,7 +211,9 @@ async fn snapshot(
     if let Some(tags) = &new.worker_tags {
         spec.worker_tags.clone_from(tags);
     }
-    spec.timeouts = new.timeouts.over(spec.timeouts);
+    // Also what an environment was allowed under a higher ceiling.
+    let settings = &core.settings;
+    spec.timeouts = new.timeouts.or(spec.timeouts).settle(settings.timeouts, settings.ceilings);
     spec.retry = new.retry.clone().or(spec.retry);
     let HarnessSpec { provider, model, base_prompt, .. } = &mut spec.harness;
     *provider = new.provider.unwrap_or(*provider);

@@ -1,6 +1,6 @@
 //! Worker connections as the planes last heard of them: for people, and for the hint that all slots are taken.
 
-use super::{Store, StoreError, Tx, on_pool, on_tx};
+use super::{Db, Store, StoreError, Tx, on_pool, on_tx};
 
 /// One connection of one worker process to one plane.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -23,6 +23,7 @@ pub struct ConnectionRow {
 }
 
 impl Store {
+    /// Writes a new connection.
     pub async fn insert_connection(&self, row: &ConnectionRow) -> Result<(), StoreError> {
         const SQL: &str = "insert into connections
              (id, plane_id, worker_id, instance_id, dialect, backend, version, tags, capacity,
@@ -45,7 +46,9 @@ impl Store {
             .execute(db)
             .await
             .map(|_| ()))?;
-        tx.commit().await
+        tx.commit().await?;
+        self.writer.counts_changed();
+        Ok(())
     }
 
     /// It was heard of.
@@ -89,7 +92,7 @@ impl Store {
 
     /// At a start: on `SQLite` there is one plane, so every connection there is one of an earlier life.
     pub(crate) async fn forget_connections_of_the_past(&self) -> Result<(), StoreError> {
-        if matches!(self, Self::Sqlite { .. }) {
+        if matches!(self.db(), Db::Sqlite { .. }) {
             self.sweep_connections(i64::MAX).await?;
         }
         Ok(())

@@ -3,10 +3,12 @@
 use futures_util::TryStreamExt;
 use protocol::ids::{ExecutionId, RunId};
 use serde_json::value::RawValue;
-use sqlx::QueryBuilder;
 
 use super::{
-    Store, StoreError, Tx, on_pool, on_tx, parse, signed, transitions::NewEvent, unsigned,
+    Store, StoreError, Tx, on_pool, parse, signed,
+    transitions::NewEvent,
+    unsigned,
+    values::{Values, send_values},
 };
 
 /// Where a page is cut although more events would fit its limit.
@@ -78,30 +80,24 @@ impl Store {
 }
 
 impl Tx {
-    /// Appends rows numbered from `first`.
-    pub(super) async fn append_events(
+    /// Appends events of any number of runs, numbered already.
+    pub(crate) async fn append_events(
         &mut self,
-        run: &RunId,
-        first: u64,
         events: &[NewEvent<'_>],
     ) -> Result<(), StoreError> {
-        if events.is_empty() {
-            return Ok(());
-        }
-        on_tx!(self, |db| {
-            let mut query = QueryBuilder::new(
-                "insert into run_events (run_id, seq, execution_id, at_ms, kind, data) ",
-            );
-            query.push_values(events.iter().zip(first..), |mut row, (event, seq)| {
-                row.push_bind(run.as_str())
-                    .push_bind(signed(seq))
-                    .push_bind(event.execution_id)
-                    .push_bind(event.at_ms)
-                    .push_bind(event.kind)
-                    .push_bind(event.data);
-            });
-            query.build().execute(db).await.map(|_| ())
-        })?;
+        static INSERT: Values = Values::new(
+            "with v(run_id, seq, execution_id, at_ms, kind, data) as (values ",
+            6,
+            ") insert into run_events (run_id, seq, execution_id, at_ms, kind, data)
+             select run_id, seq, execution_id, at_ms, kind, data from v where run_id is not null",
+        );
+        send_values!(self, INSERT, events, |query, event| query
+            .bind(event.map(|e| e.run_id.as_str()))
+            .bind(event.map(|e| signed(e.seq)))
+            .bind(event.and_then(|e| e.execution_id.as_ref().map(ExecutionId::as_str)))
+            .bind(event.map(|e| e.at_ms))
+            .bind(event.map(|e| &*e.kind))
+            .bind(event.map(|e| &*e.data)));
         Ok(())
     }
 }

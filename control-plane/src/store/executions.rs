@@ -6,9 +6,12 @@ use protocol::{
 };
 
 use super::{
-    Store, StoreError, Tx, clean, on_pool, on_tx, parse, signed,
-    transitions::{Change, Head},
+    Store, StoreError, Tx, clean,
+    group::Held,
+    on_pool, on_tx, parse, signed,
+    transitions::Change,
     unsigned,
+    values::{MAX_ROWS, Values, send_values},
 };
 
 macro_rules! execution_columns {
@@ -32,7 +35,7 @@ pub enum Ending {
 }
 
 impl Ending {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Reported => "reported",
             Self::Declined => "declined",
@@ -159,73 +162,108 @@ impl Store {
     }
 }
 
+/// How and with what an execution is over.
+#[derive(Debug)]
+pub(super) struct Closing {
+    pub(super) ending: Ending,
+    pub(super) change: Change,
+    pub(super) at: i64,
+    /// The run is declined again and again: this one is kept, and what others declined before it is not.
+    pub(super) forget_declined: bool,
+}
+
 impl Tx {
-    /// An execution and its run, which is locked first, always, so that two transactions never wait for each
-    /// other.
-    pub(super) async fn lock_execution(
+    /// Executions as they stand; what is not there is left out.
+    pub(super) async fn executions(
         &mut self,
-        id: &ExecutionId,
-    ) -> Result<Option<(Head, ExecutionRow)>, StoreError> {
-        let Some(seen) = self.execution(id).await? else { return Ok(None) };
-        let head = self.lock_run(&seen.run_id).await?;
-        // Read again: until the lock it could change.
-        Ok(self.execution(id).await?.map(|execution| (head, execution)))
+        ids: &[&str],
+    ) -> Result<Vec<ExecutionRow>, StoreError> {
+        static SELECT: Values = Values::new(
+            concat!("select ", execution_columns!(), " from executions where id in (values "),
+            1,
+            ")",
+        );
+        let mut found = Vec::with_capacity(ids.len());
+        for chunk in ids.chunks(MAX_ROWS) {
+            let (text, size) = SELECT.text(chunk.len());
+            let rows: Vec<Row> = on_tx!(self, |db| {
+                let mut query = sqlx::query_as(text);
+                for nth in 0..size {
+                    query = query.bind(chunk.get(nth).copied());
+                }
+                query.fetch_all(db).await
+            })?;
+            for row in rows {
+                found.push(ExecutionRow::try_from(row)?);
+            }
+        }
+        Ok(found)
     }
 
-    async fn execution(&mut self, id: &ExecutionId) -> Result<Option<ExecutionRow>, StoreError> {
-        const SQL: &str =
-            concat!("select ", execution_columns!(), " from executions where id = $1");
-        on_tx!(self, |db| sqlx::query_as::<_, Row>(SQL).bind(id.as_str()).fetch_optional(db).await)?
-            .map(ExecutionRow::try_from)
-            .transpose()
-    }
-
-    /// The worker has it: its lease begins.
-    pub(super) async fn mark_claimed(
+    /// Writes what became of executions whose runs are locked. Parts of artifacts that never became whole go with
+    /// those that are over.
+    pub(super) async fn write_executions(
         &mut self,
-        id: &ExecutionId,
-        until: i64,
-        now: i64,
+        executions: &[&Held],
     ) -> Result<(), StoreError> {
-        const SQL: &str = "update executions
-             set claimed_at = coalesce(claimed_at, $3), lease_expires_at = $2 where id = $1";
-        on_tx!(self, |db| sqlx::query(SQL)
-            .bind(id.as_str())
-            .bind(until)
-            .bind(now)
-            .execute(db)
-            .await
-            .map(|_| ()))?;
-        Ok(())
-    }
-
-    /// It is over. Parts of artifacts that never became whole go with it.
-    pub(super) async fn end_execution(
-        &mut self,
-        id: &ExecutionId,
-        ending: Ending,
-        change: &Change,
-        now: i64,
-    ) -> Result<(), StoreError> {
-        const SQL: &str = "update executions
-             set ended_at = $2, ending = $3, reason = $4, message = $5, exit_code = $6,
-                 peak_memory_bytes = $7
-             where id = $1";
+        static WRITE: Values = Values::new(
+            "with v(id, worker_seq, sidecar_seq, stored_events, stored_bytes, artifact_bytes,
+                    lease_expires_at, claimed_at, ended_at, ending, reason, message, exit_code,
+                    peak_memory_bytes) as (values ",
+            14,
+            ") update executions
+             set worker_seq = v.worker_seq, sidecar_seq = v.sidecar_seq,
+                 stored_events = v.stored_events, stored_bytes = v.stored_bytes,
+                 artifact_bytes = v.artifact_bytes, lease_expires_at = v.lease_expires_at,
+                 claimed_at = coalesce(executions.claimed_at, v.claimed_at),
+                 ended_at = v.ended_at, ending = v.ending, reason = v.reason,
+                 message = v.message, exit_code = v.exit_code,
+                 peak_memory_bytes = v.peak_memory_bytes
+             from v where executions.id = v.id and executions.ended_at is null",
+        );
         const SWEEP: &str = "delete from artifact_parts
              where execution_id = $1 and not exists
                  (select 1 from artifacts where uid = artifact_uid and execution_id = $1)";
+        fn change<'h>(held: &'h &Held) -> Option<&'h Change> {
+            held.closing.as_ref().map(|closing| &closing.change)
+        }
+        send_values!(self, WRITE, executions, |query, held| query
+            .bind(held.map(|h| h.row.id.as_str()))
+            .bind(held.map(|h| signed(h.row.worker_seq)))
+            .bind(held.map(|h| signed(h.row.sidecar_seq)))
+            .bind(held.map(|h| signed(h.row.stored_events)))
+            .bind(held.map(|h| signed(h.row.stored_bytes)))
+            .bind(held.map(|h| signed(h.row.artifact_bytes)))
+            .bind(held.map(|h| h.row.lease_expires_at))
+            .bind(held.and_then(|h| h.claimed_at))
+            .bind(held.and_then(|h| h.closing.as_ref().map(|closing| closing.at)))
+            .bind(held.and_then(|h| h.closing.as_ref().map(|closing| closing.ending.as_str())))
+            .bind(held.and_then(change).and_then(|c| c.reason.map(FailureReason::as_str)))
+            .bind(held.and_then(change).and_then(|c| c.message.as_deref().map(clean)))
+            .bind(held.and_then(change).and_then(|c| c.exit_code.map(i64::from)))
+            .bind(held.and_then(change).and_then(|c| c.peak_memory_bytes.map(signed))));
+        for over in executions {
+            if over.closing.as_ref().is_some_and(|closing| closing.forget_declined) {
+                self.forget_declined(&over.row).await?;
+            }
+            if over.closing.is_some() && over.row.artifact_bytes > 0 {
+                let id = over.row.id.as_str();
+                on_tx!(self, |db| sqlx::query(SWEEP).bind(id).execute(db).await.map(|_| ()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the last declined execution of a run that is declined again and again; nobody ran the others.
+    async fn forget_declined(&mut self, last: &ExecutionRow) -> Result<(), StoreError> {
+        const SQL: &str = "delete from executions where run_id = $1 and ending = $2 and id <> $3";
         on_tx!(self, |db| sqlx::query(SQL)
-            .bind(id.as_str())
-            .bind(now)
-            .bind(ending.as_str())
-            .bind(change.reason.map(FailureReason::as_str))
-            .bind(change.message.as_deref().map(clean))
-            .bind(change.exit_code.map(i64::from))
-            .bind(change.peak_memory_bytes.map(signed))
+            .bind(last.run_id.as_str())
+            .bind(Ending::Declined.as_str())
+            .bind(last.id.as_str())
             .execute(db)
             .await
             .map(|_| ()))?;
-        on_tx!(self, |db| sqlx::query(SWEEP).bind(id.as_str()).execute(db).await.map(|_| ()))?;
         Ok(())
     }
 }

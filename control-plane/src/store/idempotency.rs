@@ -16,7 +16,7 @@ const EARLIER: &str = "select id, request_hash, at_capacity from runs
      where owner = $1 and idempotency_key = $2";
 
 /// Id, request hash and capacity of an earlier run.
-type Earlier = (String, Option<String>, i64);
+pub(super) type Earlier = (String, Option<String>, i64);
 
 impl Store {
     /// What an earlier request with this key of this owner led to, whatever has been deleted since.
@@ -35,23 +35,22 @@ impl Store {
 }
 
 impl Tx {
-    /// The same, inside the transaction that would store a new one.
+    /// The same as a row, inside the transaction that would store a new one.
     pub(super) async fn earlier(
         &mut self,
         owner: &TenantId,
         asked: &Idempotency,
-    ) -> Result<Option<Inserted>, StoreError> {
-        let row: Option<Earlier> = on_tx!(self, |db| sqlx::query_as(EARLIER)
+    ) -> Result<Option<Earlier>, StoreError> {
+        Ok(on_tx!(self, |db| sqlx::query_as(EARLIER)
             .bind(owner.as_str())
             .bind(&asked.key)
             .fetch_optional(db)
-            .await)?;
-        row.map(|row| asked.answer(row)).transpose()
+            .await)?)
     }
 }
 
 impl Idempotency {
-    fn answer(&self, (id, hash, at_capacity): Earlier) -> Result<Inserted, StoreError> {
+    pub(super) fn answer(&self, (id, hash, at_capacity): Earlier) -> Result<Inserted, StoreError> {
         if hash.as_deref() != Some(self.request_hash.as_str()) {
             return Ok(Inserted::KeyMismatch);
         }

@@ -1,6 +1,8 @@
 //! Taking events in by batch. What a container sends is not trusted: kinds are checked, the plane's own kind
 //! cannot be forged, and everything has a bound.
 
+use std::borrow::Cow;
+
 use protocol::{
     event::{Event, EventLine, EventSource, Phase},
     ids::{ExecutionId, RunId, WorkerId},
@@ -9,8 +11,9 @@ use protocol::{
 };
 
 use super::{
-    ExecutionRow, Store, StoreError, Tx, again, clean, json, on_tx, signed,
-    transitions::{Change, Head, NewEvent},
+    ExecutionRow, Store, StoreError, Tx, clean,
+    group::{Concerned, Group, Ingest},
+    transitions::Change,
 };
 
 /// Data of one execution's events, in bytes of JSON. At the bound what comes after is thrown away, with one
@@ -40,7 +43,7 @@ pub enum Ingested {
 }
 
 impl Store {
-    /// Stores what is new of a batch, in one transaction, and renews the execution's lease.
+    /// Stores what is new of a batch, and renews the execution's lease.
     pub async fn ingest(
         &self,
         id: &ExecutionId,
@@ -50,218 +53,161 @@ impl Store {
         lease_until: i64,
         now: i64,
     ) -> Result<Ingested, StoreError> {
-        again(async || {
-            let mut tx = self.begin().await?;
-            let ingested = tx.ingest(id, worker, source, events, lease_until, now).await?;
-            match ingested {
-                Ingested::Stored { stored: 1.., .. } => tx.commit().await?,
-                Ingested::Stored { .. } | Ingested::Superseded => tx.roll_back().await?,
-            }
-            Ok(ingested)
-        })
-        .await
+        let (id, worker, events) = (id.clone(), worker.clone(), events.to_vec());
+        let ingest = Ingest { id, worker, source, events, lease_until, now };
+        self.hand_in_events(ingest).await?.await
     }
 }
 
-/// What one batch adds up to.
-struct Batch {
-    lines: Vec<(i64, String, String)>,
-    answer: Option<String>,
-    phases_changed: bool,
+/// An event that is to be stored: borrowed from its frame, or the plane's own.
+struct Told<'a> {
+    at_ms: i64,
+    kind: Cow<'a, str>,
+    data: Cow<'a, str>,
 }
 
-impl Batch {
-    fn push(&mut self, at_ms: i64, kind: &str, data: &str) {
-        self.lines.push((at_ms.clamp(0, MAX_TIME_MS), kind.to_owned(), data.to_owned()));
+impl<'a> Told<'a> {
+    fn of(line: &'a EventLine) -> Self {
+        let (kind, data) = (Cow::Borrowed(line.kind.as_str()), Cow::Borrowed(line.data.get()));
+        Self { at_ms: line.at_ms, kind, data }
     }
 
-    fn push_event(&mut self, at_ms: i64, event: &Event) {
+    fn own(at_ms: i64, event: &Event) -> Self {
         let line = EventLine::new(0, at_ms, event);
-        self.push(at_ms, &line.kind, line.data.get());
+        let data = Cow::Owned(String::from(Box::<str>::from(line.data)));
+        Self { at_ms, kind: Cow::Owned(line.kind), data }
     }
 }
 
-impl Tx {
-    async fn ingest(
+impl<'a> Group<'a> {
+    pub(super) async fn ingest(
         &mut self,
-        id: &ExecutionId,
-        worker: &WorkerId,
-        source: EventSource,
-        events: &[EventLine],
-        lease_until: i64,
-        now: i64,
+        tx: &mut Tx,
+        ingest: &'a Ingest,
     ) -> Result<Ingested, StoreError> {
-        let Some((head, execution)) = self.lock_execution(id).await? else {
+        let Some(mut concerned) = self.concerned(&ingest.id) else {
             return Ok(Ingested::Superseded);
         };
-        if execution.ending.is_some()
-            || execution.worker_id != *worker
-            || head.execution_id.as_ref() != Some(id)
+        let row = &concerned.held.row;
+        if row.ending.is_some()
+            || row.worker_id != ingest.worker
+            || concerned.head.execution_id.as_ref() != Some(&ingest.id)
         {
             return Ok(Ingested::Superseded);
         }
-        let mark = match source {
-            EventSource::Worker => execution.worker_seq,
-            EventSource::Sidecar => execution.sidecar_seq,
+        let mark = match ingest.source {
+            EventSource::Worker => row.worker_seq,
+            EventSource::Sidecar => row.sidecar_seq,
         };
-        let fresh: Vec<&EventLine> = events.iter().filter(|line| line.seq > mark).collect();
-        let repeated = (events.len() - fresh.len()) as u64;
+        let fresh: Vec<&EventLine> = ingest.events.iter().filter(|line| line.seq > mark).collect();
+        let repeated = (ingest.events.len() - fresh.len()) as u64;
         let gap = fresh.iter().zip(mark + 1..).any(|(line, expected)| line.seq != expected);
-        let run_id = head.id.clone();
+        let run_id = concerned.head.id.clone();
         if gap || fresh.is_empty() {
             return Ok(Ingested::Stored { run_id, seq: mark, stored: 0, repeated, gap });
         }
         let stored = fresh.len() as u64;
-        self.take_in(head, execution, source, &fresh, lease_until, now).await?;
+        concerned.take_in(tx, ingest, &fresh).await?;
         Ok(Ingested::Stored { run_id, seq: mark + stored, stored, repeated, gap })
     }
+}
 
+impl<'a> Concerned<'_, 'a> {
     async fn take_in(
         &mut self,
-        mut head: Head,
-        mut execution: ExecutionRow,
-        source: EventSource,
-        fresh: &[&EventLine],
-        lease_until: i64,
-        now: i64,
+        tx: &mut Tx,
+        ingest: &Ingest,
+        fresh: &[&'a EventLine],
     ) -> Result<(), StoreError> {
         // Whoever speaks of it has it, should `task_claimed` have been lost.
-        let proven = match (source, head.standing.state) {
+        let proven = match (ingest.source, self.head.standing.state) {
             (EventSource::Worker, RunState::Pending) => Some(Fact::Claimed),
             (EventSource::Sidecar, RunState::Pending | RunState::Claimed) => Some(Fact::Started),
             _ => None,
         };
+        // First of all: a refusal must leave everything as it was.
         if let Some(fact) = proven {
-            self.advance(&mut head, fact, &Change::default(), now).await?;
+            self.head.advance(fact, &Change::default(), ingest.now, self.events)?;
         }
-        let mut batch = Batch { lines: Vec::new(), answer: None, phases_changed: false };
+        let before = self.head.last_seq;
         for line in fresh {
-            self.take_one(&mut head, &mut execution, line, &mut batch, now).await?;
+            self.take_one(tx, line, ingest.now).await?;
         }
-        match source {
-            EventSource::Worker => execution.worker_seq += fresh.len() as u64,
-            EventSource::Sidecar => execution.sidecar_seq += fresh.len() as u64,
+        match ingest.source {
+            EventSource::Worker => self.held.row.worker_seq += fresh.len() as u64,
+            EventSource::Sidecar => self.held.row.sidecar_seq += fresh.len() as u64,
         }
-        let events: Vec<_> = batch
-            .lines
-            .iter()
-            .map(|(at_ms, kind, data)| NewEvent {
-                execution_id: Some(execution.id.as_str()),
-                at_ms: *at_ms,
-                kind,
-                data,
-            })
-            .collect();
-        self.append_events(&head.id, head.last_seq + 1, &events).await?;
-        self.mark_taken_in(&head, &execution, &batch, events.len() as u64, lease_until, now).await
+        if self.head.last_seq > before {
+            self.head.touch();
+        }
+        self.held.row.lease_expires_at = ingest.lease_until;
+        self.held.claimed_at = self.held.claimed_at.or(Some(ingest.now));
+        self.held.changed = true;
+        Ok(())
     }
 
+    /// Only what the plane acts on is parsed.
     async fn take_one(
         &mut self,
-        head: &mut Head,
-        execution: &mut ExecutionRow,
-        line: &EventLine,
-        batch: &mut Batch,
+        tx: &mut Tx,
+        line: &'a EventLine,
         now: i64,
     ) -> Result<(), StoreError> {
-        let notice;
-        let mut told = line;
+        let mut told = Told::of(line);
         match line.kind.as_str() {
             // Only the plane says where a run stands.
             "state" => return Ok(()),
             "artifact_part" => {
                 if let Some(Event::ArtifactPart { artifact_uid, index, base64 }) = line.event() {
-                    self.keep_part(execution, &artifact_uid, index, &base64).await?;
+                    tx.keep_part(&mut self.held.row, &artifact_uid, index, &base64).await?;
                 }
                 return Ok(());
             }
             "artifact" => {
                 if let Some(Event::Artifact(artifact)) = line.event()
-                    && let Err(why) = self.keep_artifact(head, execution, &artifact, now).await?
+                    && let Err(why) =
+                        tx.keep_artifact(self.head, &self.held.row, &artifact, now).await?
                 {
-                    notice = EventLine::new(0, line.at_ms, &Event::Notice { text: why });
-                    told = &notice;
+                    told = Told::own(line.at_ms, &Event::Notice { text: why });
                 }
             }
             "phase_finished" => {
                 if let Some(Event::PhaseFinished { phase, duration_ms, .. }) = line.event()
                     && phase != Phase::Queued
                 {
-                    head.phases.insert(phase, duration_ms);
-                    batch.phases_changed = true;
+                    self.head.phases.insert(phase, duration_ms);
+                    self.head.touch();
                 }
             }
             "answer" => {
                 if let Some(Event::Answer { text, .. }) = line.event() {
                     let end = text.floor_char_boundary(MAX_ANSWER_BYTES);
-                    batch.answer = Some(clean(&text[..end]));
+                    self.head.answer = Some(clean(&text[..end]));
+                    self.head.touch();
                 }
             }
             kind if !well_formed(kind) => return Ok(()),
             _ => {}
         }
-        execution.tell(told, batch);
-        Ok(())
-    }
-
-    async fn mark_taken_in(
-        &mut self,
-        head: &Head,
-        execution: &ExecutionRow,
-        batch: &Batch,
-        appended: u64,
-        lease_until: i64,
-        now: i64,
-    ) -> Result<(), StoreError> {
-        const RUN: &str = "update runs
-             set last_seq = $3, phases = $4, answer = coalesce($5, answer)
-             where id = $1 and last_seq = $2";
-        const EXECUTION: &str = "update executions
-             set worker_seq = $2, sidecar_seq = $3, stored_events = $4, stored_bytes = $5,
-                 artifact_bytes = $6, lease_expires_at = $7,
-                 claimed_at = coalesce(claimed_at, $8)
-             where id = $1";
-        if appended > 0 || batch.phases_changed {
-            let changed = on_tx!(self, |db| sqlx::query(RUN)
-                .bind(head.id.as_str())
-                .bind(signed(head.last_seq))
-                .bind(signed(head.last_seq + appended))
-                .bind(json(&head.phases))
-                .bind(&batch.answer)
-                .execute(db)
-                .await
-                .map(|done| done.rows_affected()))?;
-            if changed != 1 {
-                return Err(StoreError::Conflict);
-            }
+        if let Some(Told { at_ms, kind, data }) = self.held.row.tell(told) {
+            let (at_ms, id) = (at_ms.clamp(0, MAX_TIME_MS), self.held.row.id.clone());
+            self.head.push_event(Some(id), at_ms, kind, data, self.events);
         }
-        on_tx!(self, |db| sqlx::query(EXECUTION)
-            .bind(execution.id.as_str())
-            .bind(signed(execution.worker_seq))
-            .bind(signed(execution.sidecar_seq))
-            .bind(signed(execution.stored_events))
-            .bind(signed(execution.stored_bytes))
-            .bind(signed(execution.artifact_bytes))
-            .bind(lease_until)
-            .bind(now)
-            .execute(db)
-            .await
-            .map(|_| ()))?;
         Ok(())
     }
 }
 
 impl ExecutionRow {
-    /// Puts an event among those to store, while there is room for it. The end is told whatever came before it:
-    /// it has a little room of its own.
-    fn tell(&mut self, line: &EventLine, batch: &mut Batch) {
+    /// What is stored in place of an event: itself, while there is room for it. The end is told whatever came
+    /// before it: it has a little room of its own.
+    fn tell<'a>(&mut self, told: Told<'a>) -> Option<Told<'a>> {
         const LINE: u64 = MAX_SIDECAR_LINE_BYTES as u64;
-        let size = line.data.get().len() as u64;
-        let exit = line.kind == "exit";
+        let size = told.data.len() as u64;
+        let exit = told.kind == "exit";
         let (events, bytes) = if exit { (1, LINE) } else { (0, 0) };
         if self.stored_events > MAX_EVENTS + events || self.stored_bytes > MAX_STORED_BYTES + bytes
         {
-            return;
+            return None;
         }
         self.stored_events += 1;
         self.stored_bytes += size;
@@ -276,13 +222,12 @@ impl ExecutionRow {
         } else {
             None
         };
-        match over {
+        Some(match over {
             Some((what, limit)) => {
-                let what = what.to_owned();
-                batch.push_event(line.at_ms, &Event::Truncated { what, limit });
+                Told::own(told.at_ms, &Event::Truncated { what: what.to_owned(), limit })
             }
-            None => batch.push(line.at_ms, &line.kind, line.data.get()),
-        }
+            None => told,
+        })
     }
 }
 
@@ -314,12 +259,13 @@ mod tests {
     }
 
     fn told(mut execution: ExecutionRow, kinds: &[&str]) -> Vec<String> {
-        let mut batch = Batch { lines: Vec::new(), answer: None, phases_changed: false };
+        let mut stored = Vec::new();
         for kind in kinds {
             let json = format!(r#"{{"seq":1,"at_ms":1,"kind":"{kind}","data":{{}}}}"#);
-            execution.tell(&serde_json::from_str(&json).unwrap(), &mut batch);
+            let line: EventLine = serde_json::from_str(&json).unwrap();
+            stored.extend(execution.tell(Told::of(&line)).map(|told| told.kind.into_owned()));
         }
-        batch.lines.into_iter().map(|(_, kind, _)| kind).collect()
+        stored
     }
 
     #[test]

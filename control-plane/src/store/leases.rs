@@ -1,12 +1,17 @@
 //! Leases: who holds an execution until when, and which of them a reconciler has to look at.
 
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use futures_util::FutureExt;
 use protocol::ids::{ExecutionId, WorkerId};
-use sqlx::QueryBuilder;
 
 use super::{
-    ExecutionRow, Store, StoreError,
+    ExecutionRow, Store, StoreError, Tx,
     executions::{Row, execution_columns},
-    on_pool, on_tx, parse,
+    group::Renew,
+    on_pool, on_tx,
+    values::{MAX_ROWS, Values},
+    writer::Ask,
 };
 
 /// The most one pass over expired or cancelled executions takes; the next pass takes more.
@@ -53,22 +58,6 @@ impl Store {
         .collect()
     }
 
-    /// Executions whose run's user asked for it to stop.
-    pub async fn cancelling(&self) -> Result<Vec<ExecutionRow>, StoreError> {
-        const SQL: &str = concat!(
-            "select ",
-            execution_columns!(),
-            " from executions where ended_at is null and run_id in (
-                  select id from runs where cancelling = 1
-                      and state in ('PENDING', 'CLAIMED', 'INPROGRESS'))
-              limit $1"
-        );
-        on_pool!(self, |db| sqlx::query_as::<_, Row>(SQL).bind(MAX_BATCH).fetch_all(db).await)?
-            .into_iter()
-            .map(ExecutionRow::try_from)
-            .collect()
-    }
-
     /// Renews the leases of those of `ids` that this worker took and holds, and tells which those were.
     pub async fn renew(
         &self,
@@ -79,36 +68,29 @@ impl Store {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let mut tx = self.begin().await?;
-        let renewed: Vec<String> = on_tx!(&mut tx, |db| {
-            let mut query = QueryBuilder::new("update executions set lease_expires_at = ");
-            query
-                .push_bind(until)
-                .push(" where ended_at is null and claimed_at is not null and worker_id = ");
-            query.push_bind(worker.as_str()).push(" and id in (");
-            let mut list = query.separated(", ");
-            for id in ids {
-                list.push_bind(id.as_str());
-            }
-            query.push(") returning id");
-            query.build_query_scalar().fetch_all(db).await
-        })?;
-        tx.commit().await?;
-        renewed.iter().map(|id| parse(id, "execution id")).collect()
+        let renew = Renew { worker: worker.clone(), ids: ids.to_vec(), until };
+        self.hand_in_renewal(renew).await?.await
     }
 
     /// Renews every lease of one worker process.
     pub async fn renew_instance(&self, instance: &str, until: i64) -> Result<(), StoreError> {
         const SQL: &str = "update executions set lease_expires_at = $2
              where instance_id = $1 and ended_at is null and claimed_at is not null";
-        let mut tx = self.begin().await?;
-        on_tx!(&mut tx, |db| sqlx::query(SQL)
-            .bind(instance)
-            .bind(until)
-            .execute(db)
-            .await
-            .map(|_| ()))?;
-        tx.commit().await
+        let instance = instance.to_owned();
+        self.exclusive(move |tx| {
+            let instance = instance.clone();
+            async move {
+                on_tx!(tx, |db| sqlx::query(SQL)
+                    .bind(instance)
+                    .bind(until)
+                    .execute(db)
+                    .await
+                    .map(|_| ()))?;
+                Ok(())
+            }
+            .boxed()
+        })
+        .await
     }
 
     /// From now on this worker process holds the execution.
@@ -120,14 +102,70 @@ impl Store {
     ) -> Result<(), StoreError> {
         const SQL: &str = "update executions set instance_id = $2, lease_expires_at = $3
              where id = $1 and ended_at is null";
-        let mut tx = self.begin().await?;
-        on_tx!(&mut tx, |db| sqlx::query(SQL)
-            .bind(id.as_str())
-            .bind(instance)
-            .bind(until)
-            .execute(db)
-            .await
-            .map(|_| ()))?;
-        tx.commit().await
+        let (id, instance) = (id.to_string(), instance.to_owned());
+        self.exclusive(move |tx| {
+            let (id, instance) = (id.clone(), instance.clone());
+            async move {
+                on_tx!(tx, |db| sqlx::query(SQL)
+                    .bind(id)
+                    .bind(instance)
+                    .bind(until)
+                    .execute(db)
+                    .await
+                    .map(|_| ()))?;
+                Ok(())
+            }
+            .boxed()
+        })
+        .await
+    }
+}
+
+impl Tx {
+    /// Renews what is asked for in a group, all at once; an answer for each renewal, in their order.
+    pub(super) async fn renew_leases(
+        &mut self,
+        asks: &[Ask],
+    ) -> Result<VecDeque<Vec<ExecutionId>>, StoreError> {
+        static WRITE: Values = Values::new(
+            "with v(id, worker_id, until) as (values ",
+            3,
+            ") update executions set lease_expires_at = v.until
+             from v where executions.id = v.id and executions.worker_id = v.worker_id
+                 and executions.ended_at is null and executions.claimed_at is not null
+             returning executions.id, executions.worker_id",
+        );
+        let renewals = || {
+            asks.iter()
+                .filter_map(|ask| if let Ask::Renew(renew) = ask { Some(renew) } else { None })
+        };
+        // In the order of their ids, so that planes do not wait for each other, and each once.
+        let wanted: BTreeMap<_, i64> = renewals()
+            .flat_map(|renew| {
+                renew.ids.iter().map(|id| ((id.as_str(), renew.worker.as_str()), renew.until))
+            })
+            .collect();
+        let wanted: Vec<_> = wanted.into_iter().collect();
+        let mut renewed: HashSet<(String, String)> = HashSet::new();
+        for chunk in wanted.chunks(MAX_ROWS) {
+            let (text, size) = WRITE.text(chunk.len());
+            renewed.extend(on_tx!(self, |db| {
+                let mut query = sqlx::query_as::<_, (String, String)>(text);
+                for nth in 0..size {
+                    let row = chunk.get(nth);
+                    query = query
+                        .bind(row.map(|((id, _), _)| *id))
+                        .bind(row.map(|((_, worker), _)| *worker))
+                        .bind(row.map(|(_, until)| *until));
+                }
+                query.fetch_all(db).await
+            })?);
+        }
+        let kept = |renew: &Renew| {
+            let is =
+                |id: &&ExecutionId| renewed.contains(&(id.to_string(), renew.worker.to_string()));
+            renew.ids.iter().filter(is).cloned().collect()
+        };
+        Ok(renewals().map(kept).collect())
     }
 }

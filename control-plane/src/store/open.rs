@@ -10,7 +10,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::Store;
+use super::{Db, Store};
 
 static SQLITE: Migrator = sqlx::migrate!("../migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("../migrations/postgres");
@@ -47,21 +47,21 @@ impl Store {
 
     /// Applies what is missing of the schema.
     pub async fn migrate(&self) -> anyhow::Result<()> {
-        match self {
-            Self::Sqlite { write, .. } => SQLITE.run(write).await,
-            Self::Postgres(pool) => POSTGRES.run(pool).await,
+        match self.db() {
+            Db::Sqlite { write, .. } => SQLITE.run(write).await,
+            Db::Postgres(pool) => POSTGRES.run(pool).await,
         }
         .context("bring the database's schema up to date")
     }
 
     /// Closes every connection, waiting for what is under way.
     pub async fn close(&self) {
-        match self {
-            Self::Sqlite { read, write } => {
+        match self.db() {
+            Db::Sqlite { read, write } => {
                 read.close().await;
                 write.close().await;
             }
-            Self::Postgres(pool) => pool.close().await,
+            Db::Postgres(pool) => pool.close().await,
         }
     }
 }
@@ -84,7 +84,7 @@ async fn open_sqlite(url: &str) -> anyhow::Result<Store> {
         .context("open the database file")?;
     let read =
         pool().max_connections(4).connect_with(options).await.context("open the database file")?;
-    Ok(Store::Sqlite { read, write })
+    Ok(Store::new(Db::Sqlite { read, write }))
 }
 
 /// Makes a new file readable by its owner alone, before anything is in it; its companions take after it.
@@ -124,5 +124,5 @@ async fn open_postgres(url: &str) -> anyhow::Result<Store> {
         version / 10_000,
         MINIMUM_POSTGRES / 10_000
     );
-    Ok(Store::Postgres(pool))
+    Ok(Store::new(Db::Postgres(pool)))
 }

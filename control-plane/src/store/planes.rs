@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use sqlx::postgres::PgListener;
 
-use super::{Store, StoreError};
+use super::{Db, Store, StoreError};
 
 /// The most a notification holds is 8000 bytes.
 const MAX_PAYLOAD: usize = 7_900;
@@ -17,7 +17,7 @@ impl Store {
         plane: &str,
         names: &HashSet<String>,
     ) -> Result<(), StoreError> {
-        let Self::Postgres(pool) = self else { return Ok(()) };
+        let Db::Postgres(pool) = self.db() else { return Ok(()) };
         let mut payload = plane.to_owned();
         for name in names {
             if payload.len() + 1 + name.len() > MAX_PAYLOAD {
@@ -36,7 +36,7 @@ impl Store {
         channel: &str,
         heard: impl Fn(&str),
     ) -> Result<std::convert::Infallible, StoreError> {
-        let Self::Postgres(pool) = self else { return std::future::pending().await };
+        let Db::Postgres(pool) = self.db() else { return std::future::pending().await };
         let mut listener = PgListener::connect_with(pool).await?;
         listener.listen(channel).await?;
         loop {

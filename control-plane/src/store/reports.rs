@@ -1,16 +1,25 @@
 //! What workers and the reaper report of an execution, turned into facts of its run. A report of an execution
 //! that is over, or of another worker's, changes nothing.
 
+use std::time::Duration;
+
 use protocol::{
+    event::Phase,
     failure::FailureReason,
-    ids::{ExecutionId, RunId, WorkerId},
+    ids::RunId,
     run::{Fact, RunState},
 };
 
+use service::backoff::jitter;
+
 use super::{
-    Ending, ExecutionRow, Store, StoreError, Tx, again,
+    Ending, ExecutionRow, StoreError,
+    claims::TOLD_HANDOVERS,
+    executions::Closing,
+    group::{Concerned, Group, Record},
     transitions::{Change, Head},
 };
+use crate::core::millis;
 
 /// What somebody saw of an execution.
 #[derive(Debug, Clone)]
@@ -52,82 +61,104 @@ pub enum Report {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recorded {
     /// The run changed, to this state.
-    Applied { run_id: RunId, state: RunState },
+    Applied { run_id: RunId, state: RunState, measured: Measured },
     /// It was known before, or is not true any more; nothing changed.
     Already,
     /// The execution is over or somebody else's: its worker must stop it.
     Superseded,
 }
 
-impl Store {
-    /// Records a report. `worker` is who reports; `None` is the plane itself. `retry_at` is when a run that is
-    /// queued again may be claimed.
-    pub async fn record(
-        &self,
-        id: &ExecutionId,
-        worker: Option<&WorkerId>,
-        report: &Report,
-        retry_at: i64,
-        now: i64,
-    ) -> Result<Recorded, StoreError> {
-        again(|| self.try_record(id, worker, report, retry_at, now)).await
+/// What is worth counting of a change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// Why the execution failed, or was not taken.
+    pub reason: Option<FailureReason>,
+    /// How long the run had waited, when it was taken.
+    pub waited_ms: Option<u64>,
+    /// From its first start to its end, when it ended.
+    pub ran_ms: Option<u64>,
+}
+
+/// When a run that is queued again may be claimed: after a wait that is random, and longer with each attempt, so
+/// that a fleet does not fall over the same stone together.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Retry {
+    /// The longest wait before a second attempt; it doubles with each further one.
+    pub(crate) wait: Duration,
+    pub(crate) longest: Duration,
+}
+
+impl Retry {
+    fn wait_ms(self, attempt: u32) -> i64 {
+        let ceiling = self.wait.saturating_mul(1 << attempt.clamp(1, 10) >> 1).min(self.longest);
+        millis(ceiling / 2 + jitter(ceiling / 2))
     }
 
-    async fn try_record(
-        &self,
-        id: &ExecutionId,
-        worker: Option<&WorkerId>,
-        report: &Report,
-        retry_at: i64,
-        now: i64,
-    ) -> Result<Recorded, StoreError> {
-        let mut tx = self.begin().await?;
-        let recorded = tx.record(id, worker, report, retry_at, now).await?;
-        match recorded {
-            Recorded::Applied { .. } => tx.commit().await?,
-            Recorded::Already | Recorded::Superseded => tx.roll_back().await?,
-        }
-        Ok(recorded)
+    /// Twice as long each time: what every worker declines is tried now and then only.
+    fn wait_ms_declined(self, attempt: u32, declines: i64) -> i64 {
+        let first = self.wait_ms(attempt);
+        first.saturating_mul(1 << declines.clamp(0, 10)).min(millis(self.longest).max(first))
     }
 }
 
-impl Tx {
-    async fn record(
-        &mut self,
-        id: &ExecutionId,
-        worker: Option<&WorkerId>,
-        report: &Report,
-        retry_at: i64,
-        now: i64,
-    ) -> Result<Recorded, StoreError> {
-        let Some((mut head, execution)) = self.lock_execution(id).await? else {
-            return Ok(Recorded::Superseded);
+/// What became of a report, and how its execution ended if it did by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Judged {
+    pub(crate) recorded: Recorded,
+    pub(crate) ending: Option<Ending>,
+}
+
+impl From<Recorded> for Judged {
+    fn from(recorded: Recorded) -> Self {
+        Self { recorded, ending: None }
+    }
+}
+
+impl Group<'_> {
+    pub(super) fn record(&mut self, record: &Record) -> Result<Judged, StoreError> {
+        let Record { id, worker, report, retry, now } = record;
+        let Some(Concerned { head, held, events }) = self.concerned(id) else {
+            return Ok(Recorded::Superseded.into());
         };
-        if worker.is_some_and(|worker| *worker != execution.worker_id) {
-            return Ok(Recorded::Superseded);
+        if worker.as_ref().is_some_and(|worker| *worker != held.row.worker_id) {
+            return Ok(Recorded::Superseded.into());
         }
-        if let Some(ending) = execution.ending {
-            return Ok(repeated(ending, report));
+        if let Some(ending) = held.row.ending {
+            return Ok(repeated(ending, report).into());
         }
         if head.execution_id.as_ref() != Some(id) {
-            return Ok(Recorded::Superseded);
+            return Ok(Recorded::Superseded.into());
         }
-        if matches!(report, Report::Expired) && execution.lease_expires_at >= now {
-            return Ok(Recorded::Already);
+        if matches!(report, Report::Expired) && held.row.lease_expires_at >= *now {
+            return Ok(Recorded::Already.into());
         }
+        let (mut ended, mut measured) = (None, Measured::default());
         if let Report::Claimed { lease_until } = report {
             if head.standing.state != RunState::Pending {
-                return Ok(Recorded::Already);
+                return Ok(Recorded::Already.into());
             }
-            self.advance(&mut head, Fact::Claimed, &Change::default(), now).await?;
-            self.mark_claimed(id, *lease_until, now).await?;
+            head.advance(Fact::Claimed, &Change::default(), *now, events)?;
+            measured.waited_ms = head.phases.get(&Phase::Queued).copied();
+            held.claimed_at = held.claimed_at.or(Some(*now));
+            held.row.lease_expires_at = *lease_until;
         } else {
-            let (fact, ending, mut change) = judge(report, &head, &execution);
-            change.not_before = retry_at;
-            self.advance(&mut head, fact, &change, now).await?;
-            self.end_execution(id, ending, &change, now).await?;
+            let (fact, ending, mut change) = judge(report, head, &held.row);
+            let wait_ms = if fact == Fact::Declined {
+                retry.wait_ms_declined(held.row.attempt, head.declines)
+            } else {
+                retry.wait_ms(held.row.attempt)
+            };
+            change.not_before = *now + wait_ms;
+            head.advance(fact, &change, *now, events)?;
+            (measured.reason, measured.ran_ms) = (change.reason, head.ran_ms());
+            held.row.ending = Some(ending);
+            let forget_declined = head.declines > TOLD_HANDOVERS;
+            held.closing = Some(Closing { ending, change, at: *now, forget_declined });
+            ended = Some(ending);
         }
-        Ok(Recorded::Applied { run_id: head.id, state: head.standing.state })
+        held.changed = true;
+        let (run_id, state) = (head.id.clone(), head.standing.state);
+        Ok(Judged { recorded: Recorded::Applied { run_id, state, measured }, ending: ended })
     }
 }
 

@@ -18,7 +18,7 @@ macro_rules! run_columns {
         "id, owner, state, cancelling, attempt, max_attempts, execution_id, worker_id, title, name,
          prompt, config, metadata, source, environment_id, model_id, worker_host, parent_run_id,
          created_at, updated_at, started_at, ended_at, last_seq, phases, reason,
-         message, answer, exit_code, peak_memory_bytes"
+         message, answer, exit_code, peak_memory_bytes, priority, not_before, queue_until"
     };
 }
 pub(super) use run_columns;
@@ -64,6 +64,11 @@ pub struct Run {
     pub answer: Option<String>,
     pub exit_code: Option<i32>,
     pub peak_memory_bytes: Option<u64>,
+    pub priority: i32,
+    /// While it waits for another attempt, when that may begin.
+    pub next_attempt_at: Option<i64>,
+    /// While it waits, until when it may.
+    pub queue_until: Option<i64>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -97,6 +102,9 @@ pub(super) struct Row {
     answer: Option<String>,
     exit_code: Option<i64>,
     peak_memory_bytes: Option<i64>,
+    priority: i64,
+    not_before: i64,
+    queue_until: Option<i64>,
 }
 
 impl Row {
@@ -112,6 +120,7 @@ impl TryFrom<Row> for Run {
 
     fn try_from(row: Row) -> Result<Self, StoreError> {
         let small = |n: i64| u32::try_from(n).map_err(|_| StoreError::Corrupt("run attempt"));
+        let queued = row.state == RunState::Queued.as_str();
         Ok(Self {
             id: parse(&row.id, "run id")?,
             owner: parse(&row.owner, "run owner")?,
@@ -142,6 +151,9 @@ impl TryFrom<Row> for Run {
             answer: row.answer,
             exit_code: row.exit_code.and_then(|code| i32::try_from(code).ok()),
             peak_memory_bytes: row.peak_memory_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
+            priority: i32::try_from(row.priority).map_err(|_| StoreError::Corrupt("priority"))?,
+            next_attempt_at: (queued && row.attempt > 0).then_some(row.not_before),
+            queue_until: row.queue_until.filter(|_| queued),
         })
     }
 }
@@ -189,9 +201,14 @@ impl Store {
         Ok((parse(&state, "run state")?, unsigned(last_seq, "run last_seq")?))
     }
 
-    /// How many runs are in each state, over all tenants.
+    /// How many runs are in each state in which they are not over, over all tenants. Those that wait are counted
+    /// to 100000, and two small indexes hold all of it, however many runs have ended.
     pub async fn count_runs(&self) -> Result<BTreeMap<String, i64>, StoreError> {
-        const SQL: &str = "select state, count(*) from runs group by state";
+        const SQL: &str = "select 'QUEUED', count(*) from
+                 (select 1 from runs where state = 'QUEUED' limit 100000) waiting
+             union all
+             select state, count(*) from runs
+                 where state in ('PENDING', 'CLAIMED', 'INPROGRESS') group by state";
         let rows: Vec<(String, i64)> =
             on_pool!(self, |db| sqlx::query_as(SQL).fetch_all(db).await)?;
         Ok(rows.into_iter().collect())

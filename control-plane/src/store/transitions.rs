@@ -1,10 +1,11 @@
-//! The only statement that writes `runs.state`. Its caller read the row in the same transaction; the new state
-//! comes from `Standing::apply`; the statement names the version that was read; and the change is an event.
+//! The statement that writes `runs.state`, but for the one of `claims` that hands over many runs at once. Its caller
+//! read the rows in the same transaction; the new states come from `Standing::apply`; the statement names the
+//! versions that were read; and each change is an event.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use protocol::{
-    event::{Event, Phase},
+    event::{Event, EventLine, Phase},
     failure::FailureReason,
     ids::{ExecutionId, RunId, TenantId, WorkerId},
     retry::RetryPolicy,
@@ -12,8 +13,12 @@ use protocol::{
 };
 
 use super::{
-    InsertRun, StoreError, Tx, clean, from_json, json, on_tx, parse, runs::optional, signed,
-    unsigned,
+    InsertRun, StoreError, Tx,
+    claims::TOLD_HANDOVERS,
+    clean, from_json, json, on_tx, parse,
+    runs::optional,
+    signed, unsigned,
+    values::{MAX_ROWS, Values, send_values},
 };
 
 /// What a transaction knows of a run it may change.
@@ -22,7 +27,13 @@ pub(crate) struct Head {
     pub(crate) id: RunId,
     pub(crate) owner: TenantId,
     pub(crate) standing: Standing,
+    /// As it was read; writing it adds one.
     version: i64,
+    /// There is something to write.
+    changed: bool,
+    updated_at: i64,
+    /// The provider's answer, should there be a new one.
+    pub(super) answer: Option<String>,
     pub(crate) attempt: i64,
     pub(crate) max_attempts: i64,
     pub(crate) execution_id: Option<ExecutionId>,
@@ -33,6 +44,8 @@ pub(crate) struct Head {
     queue_ms: Option<i64>,
     queue_until: Option<i64>,
     pub(crate) retry: RetryPolicy,
+    /// Hand-overs of the present wait that no worker took.
+    pub(crate) declines: i64,
     started_at: Option<i64>,
     ended_at: Option<i64>,
     pub(crate) last_seq: u64,
@@ -58,6 +71,7 @@ pub(crate) struct Change {
 
 #[derive(sqlx::FromRow)]
 struct Row {
+    id: String,
     owner: String,
     state: String,
     cancelling: i64,
@@ -71,6 +85,7 @@ struct Row {
     queue_ms: Option<i64>,
     queue_until: Option<i64>,
     retry: String,
+    declines: i64,
     started_at: Option<i64>,
     ended_at: Option<i64>,
     last_seq: i64,
@@ -79,14 +94,26 @@ struct Row {
     message: Option<String>,
     exit_code: Option<i64>,
     peak_memory_bytes: Option<i64>,
+    updated_at: i64,
 }
 
 /// An event about to be a row.
+#[derive(Debug)]
 pub(crate) struct NewEvent<'a> {
-    pub(crate) execution_id: Option<&'a str>,
+    pub(crate) run_id: RunId,
+    pub(crate) seq: u64,
+    pub(crate) execution_id: Option<ExecutionId>,
     pub(crate) at_ms: i64,
-    pub(crate) kind: &'a str,
-    pub(crate) data: &'a str,
+    pub(crate) kind: Cow<'a, str>,
+    pub(crate) data: Cow<'a, str>,
+}
+
+macro_rules! head_columns {
+    () => {
+        "id, owner, state, cancelling, version, attempt, max_attempts, execution_id, worker_id,
+         queued_at, not_before, queue_ms, queue_until, retry, declines, started_at, ended_at,
+         last_seq, phases, reason, message, exit_code, peak_memory_bytes, updated_at"
+    };
 }
 
 impl Head {
@@ -97,6 +124,9 @@ impl Head {
             owner: run.owner.clone(),
             standing: Standing::QUEUED,
             version: 1,
+            changed: false,
+            updated_at: run.now,
+            answer: None,
             attempt: 0,
             max_attempts: i64::from(run.max_attempts),
             execution_id: None,
@@ -106,9 +136,10 @@ impl Head {
             queue_ms: run.queue_ms,
             queue_until: run.queue_ms.map(|ms| run.now.saturating_add(ms)),
             retry: run.retry.clone(),
+            declines: 0,
             started_at: None,
             ended_at: None,
-            last_seq: 1,
+            last_seq: 0,
             phases: BTreeMap::new(),
             reason: None,
             message: None,
@@ -117,44 +148,32 @@ impl Head {
         }
     }
 
+    /// From its first start to its end, if it had both.
+    pub(crate) fn ran_ms(&self) -> Option<u64> {
+        u64::try_from(self.ended_at? - self.started_at?).ok()
+    }
+
     /// Whether the run goes back to the queue when its present execution fails for this reason.
     pub(crate) fn again(&self, reason: FailureReason) -> bool {
         self.attempt < self.max_attempts && self.retry.covers(reason)
     }
 }
 
-impl Tx {
-    /// Reads a run and keeps others from changing it until the end of the transaction.
-    pub(crate) async fn lock_run(&mut self, id: &RunId) -> Result<Head, StoreError> {
-        macro_rules! select {
-            () => {
-                "select owner, state, cancelling, version, attempt, max_attempts, execution_id,
-                        worker_id, queued_at, not_before, queue_ms, queue_until, retry, started_at,
-                        ended_at, last_seq, phases,
-                        reason, message, exit_code, peak_memory_bytes
-                 from runs where id = $1"
-            };
-        }
-        let row: Option<Row> = match self {
-            Self::Sqlite(tx) => {
-                sqlx::query_as(select!()).bind(id.as_str()).fetch_optional(&mut **tx).await?
-            }
-            Self::Postgres(tx) => {
-                sqlx::query_as(concat!(select!(), " for update"))
-                    .bind(id.as_str())
-                    .fetch_optional(&mut **tx)
-                    .await?
-            }
-        };
-        let row = row.ok_or(StoreError::NotFound)?;
-        Ok(Head {
-            id: id.clone(),
+impl TryFrom<Row> for Head {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: parse(&row.id, "run id")?,
             owner: parse(&row.owner, "run owner")?,
             standing: Standing {
                 state: parse(&row.state, "run state")?,
                 cancelling: row.cancelling == 1,
             },
             version: row.version,
+            changed: false,
+            updated_at: row.updated_at,
+            answer: None,
             attempt: row.attempt,
             max_attempts: row.max_attempts,
             execution_id: optional(row.execution_id, "execution id")?,
@@ -164,6 +183,7 @@ impl Tx {
             queue_ms: row.queue_ms,
             queue_until: row.queue_until,
             retry: policy(&row.retry)?,
+            declines: row.declines,
             started_at: row.started_at,
             ended_at: row.ended_at,
             last_seq: unsigned(row.last_seq, "run last_seq")?,
@@ -174,8 +194,78 @@ impl Tx {
             peak_memory_bytes: row.peak_memory_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
         })
     }
+}
 
-    /// Applies a fact to a run read by [`lock_run`](Self::lock_run) and appends what its watchers see.
+/// Ids from the first, `$1`, for [`Values`]: a null among them matches nothing.
+static OF_EXECUTIONS: Values = Values::new(
+    concat!(
+        "select ",
+        head_columns!(),
+        " from runs where id in (select run_id from executions where id in (values "
+    ),
+    1,
+    ")) order by id",
+);
+static OF_EXECUTIONS_LOCKED: Values = Values::new(
+    concat!(
+        "select ",
+        head_columns!(),
+        " from runs where id in (select run_id from executions where id in (values "
+    ),
+    1,
+    ")) order by id for update",
+);
+static RUNS: Values = Values::new(
+    concat!("select ", head_columns!(), " from runs where id in (values "),
+    1,
+    ") order by id",
+);
+static RUNS_LOCKED: Values = Values::new(
+    concat!("select ", head_columns!(), " from runs where id in (values "),
+    1,
+    ") order by id for update",
+);
+
+impl Tx {
+    /// Reads a run and keeps others from changing it until the end of the transaction.
+    pub(crate) async fn lock_run(&mut self, id: &RunId) -> Result<Head, StoreError> {
+        self.lock_runs(&[id.as_str()]).await?.pop().ok_or(StoreError::NotFound)
+    }
+
+    /// Reads runs, in the order of their ids, always: two transactions never wait for each other. What is not
+    /// there is left out.
+    pub(crate) async fn lock_runs(&mut self, ids: &[&str]) -> Result<Vec<Head>, StoreError> {
+        let values = if matches!(self, Self::Postgres(_)) { &RUNS_LOCKED } else { &RUNS };
+        self.heads(values, ids).await
+    }
+
+    /// Reads the runs of these executions as [`lock_runs`](Self::lock_runs) does.
+    pub(super) async fn lock_runs_of(&mut self, ids: &[&str]) -> Result<Vec<Head>, StoreError> {
+        let locked = matches!(self, Self::Postgres(_));
+        self.heads(if locked { &OF_EXECUTIONS_LOCKED } else { &OF_EXECUTIONS }, ids).await
+    }
+
+    async fn heads(&mut self, values: &Values, ids: &[&str]) -> Result<Vec<Head>, StoreError> {
+        let mut heads = Vec::with_capacity(ids.len());
+        for chunk in ids.chunks(MAX_ROWS) {
+            let (text, size) = values.text(chunk.len());
+            let rows: Vec<Row> = on_tx!(self, |db| {
+                let mut query = sqlx::query_as(text);
+                for nth in 0..size {
+                    query = query.bind(chunk.get(nth).copied());
+                }
+                query.fetch_all(db).await
+            })?;
+            for row in rows {
+                heads.push(Head::try_from(row)?);
+            }
+        }
+        Ok(heads)
+    }
+
+    /// Applies a fact to a run read by [`lock_run`](Self::lock_run), writes it and what its watchers see. For
+    /// several runs at once: [`Head::advance`], [`write_runs`](Self::write_runs),
+    /// [`append_events`](Self::append_events).
     ///
     /// # Errors
     /// `Illegal`: the fact does not apply. `Conflict`: the row changed since it was read.
@@ -186,89 +276,128 @@ impl Tx {
         change: &Change,
         now: i64,
     ) -> Result<(), StoreError> {
-        const SQL: &str = "update runs
-             set state = $3, cancelling = $4, attempt = $5, execution_id = $6, worker_id = $7,
-                 queued_at = $8, not_before = $9, started_at = $10, ended_at = $11, last_seq = $12,
-                 phases = $13, reason = $14, message = $15, exit_code = $16,
-                 peak_memory_bytes = $17, updated_at = $18, queue_until = $19,
-                 version = version + 1
-             where id = $1 and version = $2";
-        let seen = head.version;
-        let waited = head.follow(fact, change, now)?;
-        if waited.is_some() {
-            head.last_seq += 1;
-        }
-        head.last_seq += 1;
-        head.version += 1;
-        let changed = on_tx!(self, |db| sqlx::query(SQL)
-            .bind(head.id.as_str())
-            .bind(seen)
-            .bind(head.standing.state.as_str())
-            .bind(i64::from(head.standing.cancelling))
-            .bind(head.attempt)
-            .bind(head.execution_id.as_ref().map(ExecutionId::as_str))
-            .bind(head.worker_id.as_ref().map(WorkerId::as_str))
-            .bind(head.queued_at)
-            .bind(head.not_before)
-            .bind(head.started_at)
-            .bind(head.ended_at)
-            .bind(signed(head.last_seq))
-            .bind(json(&head.phases))
-            .bind(head.reason.map(FailureReason::as_str))
-            .bind(&head.message)
-            .bind(head.exit_code.map(i64::from))
-            .bind(head.peak_memory_bytes.map(signed))
-            .bind(now)
-            .bind(head.queue_until)
-            .execute(db)
-            .await
-            .map(|done| done.rows_affected()))?;
-        if changed != 1 {
-            return Err(StoreError::Conflict);
-        }
-        self.record_state(head, waited, now).await
+        let mut events = Vec::new();
+        head.advance(fact, change, now, &mut events)?;
+        self.write_runs(&[head]).await?;
+        (head.version, head.changed) = (head.version + 1, false);
+        self.append_events(&events).await
     }
 
-    /// Appends the events of a change; the head's `last_seq` is already theirs.
-    pub(crate) async fn record_state(
-        &mut self,
-        head: &Head,
-        waited_ms: Option<u64>,
-        now: i64,
-    ) -> Result<(), StoreError> {
-        let queued = waited_ms.map(|duration_ms| Event::PhaseFinished {
-            phase: Phase::Queued,
-            duration_ms,
-            ok: true,
-        });
-        let state = Event::State {
-            state: head.standing.state,
-            attempt: u32::try_from(head.attempt).unwrap_or_default(),
-            reason: head.reason,
-            message: head.message.clone(),
-            worker_id: head.worker_id.as_ref().map(ToString::to_string),
-            cancelling: head.standing.cancelling,
-        };
-        let lines: Vec<_> = queued
-            .iter()
-            .chain(std::iter::once(&state))
-            .map(|event| protocol::event::EventLine::new(0, now, event))
-            .collect();
-        let events: Vec<_> = lines
-            .iter()
-            .map(|line| NewEvent {
-                execution_id: head.execution_id.as_ref().map(ExecutionId::as_str),
-                at_ms: now,
-                kind: &line.kind,
-                data: line.data.get(),
-            })
-            .collect();
-        let first = head.last_seq + 1 - events.len() as u64;
-        self.append_events(&head.id, first, &events).await
+    /// The one statement that writes `runs.state`. A run may be among `heads` once.
+    ///
+    /// # Errors
+    /// `Conflict`: one of the rows changed since it was read.
+    pub(crate) async fn write_runs(&mut self, heads: &[&Head]) -> Result<(), StoreError> {
+        static WRITE: Values = Values::new(
+            "with v(id, seen, state, cancelling, attempt, execution_id, worker_id, queued_at,
+                    not_before, queue_until, started_at, ended_at, last_seq, phases, reason,
+                    message, exit_code, peak_memory_bytes, updated_at, answer, declines) as (values ",
+            21,
+            ") update runs
+             set state = v.state, cancelling = v.cancelling, attempt = v.attempt,
+                 execution_id = v.execution_id, worker_id = v.worker_id, queued_at = v.queued_at,
+                 not_before = v.not_before, queue_until = v.queue_until,
+                 started_at = v.started_at, ended_at = v.ended_at, last_seq = v.last_seq,
+                 phases = v.phases, reason = v.reason, message = v.message,
+                 exit_code = v.exit_code, peak_memory_bytes = v.peak_memory_bytes,
+                 updated_at = v.updated_at, answer = coalesce(v.answer, runs.answer), declines = v.declines,
+                 version = runs.version + 1
+             from v where runs.id = v.id and runs.version = v.seen",
+        );
+        let written = send_values!(self, WRITE, heads, |query, head| query
+            .bind(head.map(|h| h.id.as_str()))
+            .bind(head.map(|h| h.version))
+            .bind(head.map(|h| h.standing.state.as_str()))
+            .bind(head.map(|h| i64::from(h.standing.cancelling)))
+            .bind(head.map(|h| h.attempt))
+            .bind(head.and_then(|h| h.execution_id.as_ref().map(ExecutionId::as_str)))
+            .bind(head.and_then(|h| h.worker_id.as_ref().map(WorkerId::as_str)))
+            .bind(head.map(|h| h.queued_at))
+            .bind(head.map(|h| h.not_before))
+            .bind(head.and_then(|h| h.queue_until))
+            .bind(head.and_then(|h| h.started_at))
+            .bind(head.and_then(|h| h.ended_at))
+            .bind(head.map(|h| signed(h.last_seq)))
+            .bind(head.map(|h| json(&h.phases)))
+            .bind(head.and_then(|h| h.reason.map(FailureReason::as_str)))
+            .bind(head.and_then(|h| h.message.as_deref()))
+            .bind(head.and_then(|h| h.exit_code.map(i64::from)))
+            .bind(head.and_then(|h| h.peak_memory_bytes.map(signed)))
+            .bind(head.map(|h| h.updated_at))
+            .bind(head.and_then(|h| h.answer.as_deref()))
+            .bind(head.map(|h| h.declines)));
+        if written == heads.len() as u64 { Ok(()) } else { Err(StoreError::Conflict) }
     }
 }
 
 impl Head {
+    pub(super) fn changed(&self) -> bool {
+        self.changed
+    }
+
+    /// There is something to write besides its state.
+    pub(super) fn touch(&mut self) {
+        self.changed = true;
+    }
+
+    /// Applies a fact; what its watchers see goes to `events`. Nothing is written yet.
+    ///
+    /// # Errors
+    /// `Illegal`: the fact does not apply, and nothing has changed.
+    pub(crate) fn advance(
+        &mut self,
+        fact: Fact,
+        change: &Change,
+        now: i64,
+        events: &mut Vec<NewEvent<'_>>,
+    ) -> Result<(), StoreError> {
+        let waited = self.follow(fact, change, now)?;
+        (self.changed, self.updated_at) = (true, now);
+        if fact == Fact::Declined && self.declines > TOLD_HANDOVERS {
+            return Ok(());
+        }
+        if let Some(duration_ms) = waited {
+            let phase = Phase::Queued;
+            self.tell_event(&Event::PhaseFinished { phase, duration_ms, ok: true }, now, events);
+        }
+        self.tell_state(now, events);
+        Ok(())
+    }
+
+    /// What watchers see of where the run stands now.
+    pub(super) fn tell_state(&mut self, now: i64, events: &mut Vec<NewEvent<'_>>) {
+        let state = Event::State {
+            state: self.standing.state,
+            attempt: u32::try_from(self.attempt).unwrap_or_default(),
+            reason: self.reason,
+            message: self.message.clone(),
+            worker_id: self.worker_id.as_ref().map(ToString::to_string),
+            cancelling: self.standing.cancelling,
+        };
+        self.tell_event(&state, now, events);
+    }
+
+    fn tell_event(&mut self, event: &Event, now: i64, events: &mut Vec<NewEvent<'_>>) {
+        let line = EventLine::new(0, now, event);
+        let data = String::from(Box::<str>::from(line.data));
+        let execution = self.execution_id.clone();
+        self.push_event(execution, now, Cow::Owned(line.kind), Cow::Owned(data), events);
+    }
+
+    /// Puts an event after the run's last one.
+    pub(super) fn push_event<'a>(
+        &mut self,
+        execution_id: Option<ExecutionId>,
+        at_ms: i64,
+        kind: Cow<'a, str>,
+        data: Cow<'a, str>,
+        events: &mut Vec<NewEvent<'a>>,
+    ) {
+        self.last_seq += 1;
+        let (run_id, seq) = (self.id.clone(), self.last_seq);
+        events.push(NewEvent { run_id, seq, execution_id, at_ms, kind, data });
+    }
+
     /// Changes what follows from the fact; gives the time the run waited, when its wait is over.
     fn follow(&mut self, fact: Fact, change: &Change, now: i64) -> Result<Option<u64>, StoreError> {
         let before = self.standing.state;
@@ -284,6 +413,7 @@ impl Head {
                 }
             }
             RunState::Claimed | RunState::Inprogress => {
+                self.declines = 0;
                 if before == RunState::Pending {
                     let ms = u64::try_from(now - self.queued_at).unwrap_or_default();
                     self.phases.insert(Phase::Queued, ms);
@@ -299,7 +429,9 @@ impl Head {
                 self.not_before = change.not_before;
                 if fact == Fact::Declined {
                     self.attempt -= 1;
+                    self.declines += 1;
                 } else {
+                    self.declines = 0;
                     self.queued_at = now;
                     self.queue_until = self.queue_ms.map(|ms| now.saturating_add(ms));
                     self.tell(change);

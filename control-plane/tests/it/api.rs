@@ -243,7 +243,6 @@ async fn environments_are_made_read_changed_and_deleted() {
               "setup_commands": [
                 "make deps"
               ],
-              "setup_timeout_secs": 1800,
               "timeout_secs": 600,
               "updated_at": "…"
             }"#]],

@@ -191,17 +191,22 @@ async fn another_encryption_key_is_noticed_at_the_start() {
     })
     .await;
     let url = format!("sqlite:{}/ozma.db", data.display());
-    let data_dir = edge.folder.path().join("other");
-    let config = Config {
+    let data_dir = folder.path().join("other");
+    let config_of = |key: Option<secrecy::SecretString>| Config {
         listen: ([127, 0, 0, 1], 0).into(),
-        data_dir,
-        database_url: Some(secrecy::SecretString::from(url)),
-        encryption_key: key("cd"),
+        data_dir: data_dir.clone(),
+        database_url: Some(secrecy::SecretString::from(url.clone())),
+        encryption_key: key,
         ..Config::default()
     };
-    let error = Plane::start(config, Clock::system(), Lifecycle::new()).await.unwrap_err();
-    assert!(format!("{error:#}").contains("encryption key"), "{error:#}");
+    // While the first one runs, no other plane takes its database, with whichever key.
+    let second = Plane::start(config_of(key("ab")), Clock::system(), Lifecycle::new()).await;
+    let error = format!("{:#}", second.unwrap_err());
+    assert!(error.contains("another plane runs on this SQLite database"), "{error}");
     edge.stop().await;
+    let life = Lifecycle::new();
+    let error = Plane::start(config_of(key("cd")), Clock::system(), life).await.unwrap_err();
+    assert!(format!("{error:#}").contains("encryption key"), "{error:#}");
 }
 
 #[tokio::test]

@@ -2,12 +2,7 @@
 
 use std::sync::Arc;
 
-use control_plane::{
-    core::Core,
-    feed, reports, runs,
-    scope::Scope,
-    store::{Claimant, Report},
-};
+use control_plane::{core::Core, feed, reports, runs, scope::Scope, store::Report};
 use futures_util::{StreamExt, pin_mut};
 use protocol::{
     event::{Event, EventSource},
@@ -15,7 +10,10 @@ use protocol::{
 };
 use test_support::{wait::in_time, worker::numbered};
 
-use crate::base::{Db, admin, on_both, submit, tenant};
+use crate::{
+    base::{Db, admin, on_both, submit, tenant},
+    step::claim,
+};
 
 on_both!(
     a_follower_sees_everything_once_to_the_end,
@@ -28,15 +26,7 @@ on_both!(
 /// A run under way with four events of its own and `count` notices, and its execution, still open.
 async fn running(core: &Core, count: u64) -> (RunId, protocol::ids::ExecutionId) {
     let id = submit(core, &tenant('a'), "x").await;
-    let claimant = Claimant {
-        worker_id: "w1".parse().unwrap(),
-        instance_id: "i1".to_owned(),
-        capacity: 100,
-        most: 100,
-        answer_by: core.now() + 30_000,
-        now: core.now(),
-    };
-    let execution = core.store.claim(&claimant).await.unwrap().remove(0).execution_id;
+    let execution = claim(core).await.execution_id;
     notices(core, &execution, 1, count).await;
     (id, execution)
 }

@@ -52,8 +52,7 @@ async fn a_wish_to_stop_outlives_the_sidecars_first_word(db: Db) {
     let message = "stopped".to_owned();
     let stopped = Report::Stopped { message, exit_code: None, peak_memory_bytes: None };
     let recorded = report(&core, &run, stopped).await;
-    let cancelled = Recorded::Applied { run_id: run.run_id, state: RunState::Cancelled };
-    assert_eq!(recorded, cancelled);
+    assert!(matches!(recorded, Recorded::Applied { state: RunState::Cancelled, .. }));
 }
 
 async fn a_worker_that_speaks_of_a_run_has_it(db: Db) {

@@ -6,8 +6,8 @@ use sqlx::Row;
 use crate::base::Db;
 
 async fn columns(store: &Store) -> Vec<(String, String)> {
-    match store {
-        Store::Sqlite { read, .. } => {
+    match store.db() {
+        control_plane::store::Db::Sqlite { read, .. } => {
             let sql = "select m.name, p.name from sqlite_master m join pragma_table_info(m.name) p
                        where m.type = 'table' and m.name not like '\\_sqlx%' escape '\\'
                          and m.name not like 'sqlite%'
@@ -15,7 +15,7 @@ async fn columns(store: &Store) -> Vec<(String, String)> {
             let rows = sqlx::query(sql).fetch_all(read).await.unwrap();
             rows.into_iter().map(|row| (row.get(0), row.get(1))).collect()
         }
-        Store::Postgres(pool) => {
+        control_plane::store::Db::Postgres(pool) => {
             let sql = "select table_name::text, column_name::text from information_schema.columns
                        where table_schema = 'public' and table_name not like '\\_sqlx%'
                        order by table_name collate \"C\", column_name collate \"C\"";

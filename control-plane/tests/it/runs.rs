@@ -7,7 +7,7 @@ use control_plane::{
     core::Settings,
     reports,
     runs::{self, CancelError, NewRun},
-    store::{Claimant, Ending, Ingested, Recorded, Report},
+    store::{Claimant, Ending, Ingested, Measured, Recorded, Report},
 };
 use protocol::{
     event::{Event, EventSource, Phase},
@@ -21,8 +21,8 @@ use test_support::worker::numbered;
 use crate::{
     base::{Db, START, environment, new_environment, on_both, prompt, settings, submit, tenant},
     step::{
-        claim, claimant, claimed, failed, ingest, kinds, output, report, state, succeeded,
-        with_run, worker,
+        claim, claim_for, claim_up_to, claimant, claimed, failed, ingest, kinds, output, report,
+        state, succeeded, with_run, worker,
     },
 };
 
@@ -44,15 +44,19 @@ on_both!(
 async fn a_run_succeeds(db: Db) {
     let core = db.core().await;
     let id = submit(&core, &tenant('a'), "do it").await;
-    assert_eq!(core.store.waiting(core.now()).await.unwrap(), 1);
+    assert!(core.store.calls().await.unwrap().waiting);
     core.clock.advance(Duration::from_millis(250));
     let run = claim(&core).await;
-    assert_eq!(core.store.waiting(core.now()).await.unwrap(), 0);
-    assert_eq!(core.store.busy().await.unwrap()["i1"], 1);
+    assert!(!core.store.calls().await.unwrap().waiting);
+    assert!(claim_up_to(&core, 1).await.is_empty(), "its only slot is taken");
     assert_eq!((&run.run_id, run.attempt, run.prompt.as_str()), (&id, 1, "do it"));
     assert_eq!(state(&core, &id).await, RunState::Pending);
     let applied = report(&core, &run, claimed(&core)).await;
-    assert_eq!(applied, Recorded::Applied { run_id: id.clone(), state: RunState::Claimed });
+    let waited = Measured { waited_ms: Some(250), ..Measured::default() };
+    let state_after = RunState::Claimed;
+    let expected =
+        Recorded::Applied { run_id: id.clone(), state: state_after, measured: waited };
+    assert_eq!(applied, expected);
     assert_eq!(report(&core, &run, claimed(&core)).await, Recorded::Already);
     let events = [
         output("hi"),
@@ -103,7 +107,7 @@ async fn a_users_failure_is_final_and_a_platforms_is_tried_again(db: Db) {
         let seen = runs::get(&core, &tenant('a'), &id).await.unwrap();
         assert_eq!((seen.state, seen.reason), (expected, Some(FailureReason::ImagePull)));
     }
-    assert!(core.store.claim(&claimant(&core, 9)).await.unwrap().is_empty());
+    assert!(claim_up_to(&core, 9).await.is_empty());
 }
 
 async fn a_declined_run_loses_no_attempt(db: Db) {
@@ -115,9 +119,9 @@ async fn a_declined_run_loses_no_attempt(db: Db) {
         assert_eq!(run.attempt, 1);
         report(&core, &run, Report::Declined { message: "full".to_owned() }).await;
         assert_eq!(state(&core, &id).await, RunState::Queued);
-        assert_eq!(core.store.waiting(core.now()).await.unwrap(), 0, "it waits a moment");
+        assert!(claim_up_to(&core, 9).await.is_empty(), "it waits a moment");
         assert_eq!(report(&core, &run, claimed(&core)).await, Recorded::Superseded);
-        core.clock.advance(Duration::from_secs(10));
+        core.clock.advance(Duration::from_mins(1));
     }
     assert!(runs::attempts(&core, &tenant('a'), &id).await.unwrap().is_empty());
 }
@@ -145,7 +149,7 @@ async fn a_cancel_in_each_state(db: Db) {
     runs::cancel(&core, &ann, &run.run_id).await.unwrap();
     let seen = runs::get(&core, &ann, &run.run_id).await.unwrap();
     assert_eq!((seen.state, seen.cancelling), (RunState::Claimed, true));
-    assert_eq!(core.store.cancelling().await.unwrap()[0].id, run.execution_id);
+    assert_eq!(core.store.calls().await.unwrap().cancels[0].execution_id, run.execution_id);
     let stopped = Report::Stopped {
         message: "stopped".to_owned(),
         exit_code: Some(143),
@@ -153,7 +157,7 @@ async fn a_cancel_in_each_state(db: Db) {
     };
     report(&core, &run, stopped.clone()).await;
     assert_eq!(state(&core, &run.run_id).await, RunState::Cancelled);
-    assert!(core.store.cancelling().await.unwrap().is_empty());
+    assert!(core.store.calls().await.unwrap().cancels.is_empty());
 
     submit(&core, &ann, "running").await;
     let run = claim(&core).await;
@@ -241,9 +245,9 @@ async fn one_run_is_claimed_once_by_many(db: Db) {
         async move {
             let mut mine = Vec::new();
             loop {
-                let claimant = Claimant { instance_id: format!("i{n}"), ..claimant(core, 100) };
-                let claimed = core.store.claim(&claimant).await.unwrap();
-                if claimed.is_empty() && core.store.waiting(core.now()).await.unwrap() == 0 {
+                let claimant = Claimant { instance_id: format!("i{n}"), ..claimant(100) };
+                let claimed = claim_for(core, &[claimant]).await;
+                if claimed.is_empty() && !core.store.calls().await.unwrap().waiting {
                     return mine;
                 }
                 mine.extend(claimed.into_iter().map(|run| run.run_id));
@@ -269,7 +273,7 @@ async fn owners_take_turns(db: Db) {
     }
     let mut order = Vec::new();
     for capacity in [1, 4, 6] {
-        for run in core.store.claim(&claimant(&core, capacity)).await.unwrap() {
+        for run in claim_up_to(&core, capacity).await {
             order.push(run.prompt);
         }
     }
@@ -280,7 +284,7 @@ async fn a_named_worker_gets_its_runs_only(db: Db) {
     let core = db.core().await;
     let on = |host: &str| NewRun { worker_host: Some(host.to_owned()), ..prompt(host) };
     runs::submit(&core, &tenant('a'), on("w2")).await.unwrap();
-    assert!(core.store.claim(&claimant(&core, 9)).await.unwrap().is_empty());
+    assert!(claim_up_to(&core, 9).await.is_empty());
     runs::submit(&core, &tenant('a'), on("w1")).await.unwrap();
     assert_eq!(claim(&core).await.prompt, "w1");
 }
@@ -295,12 +299,12 @@ async fn a_queued_run_keeps_its_environment(db: Db) {
     }
     let changed = new_environment("shop", &[("KEY", "after")]);
     control_plane::environments::update(&core, &ann, &shop.id, changed).await.unwrap();
-    let run = core.store.claim(&claimant(&core, 1)).await.unwrap().remove(0);
+    let run = claim_up_to(&core, 1).await.remove(0);
     let opened = core.sealer.open(shop.id.as_str(), run.env_sealed.as_deref().unwrap()).unwrap();
     assert_eq!(opened, br#"{"KEY":"before"}"#);
     assert!(run.snapshot.contains("shop:1"));
     control_plane::environments::delete(&core, &ann, &shop.id).await.unwrap();
-    let run = core.store.claim(&claimant(&core, 2)).await.unwrap().remove(0);
+    let run = claim_up_to(&core, 2).await.remove(0);
     assert_eq!((run.prompt.as_str(), run.env_sealed.is_some()), ("two", true));
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use control_plane::{
     core::Core,
     feed, reports, runs,
-    store::{Claimant, Claimed, Ingested, Recorded, Report},
+    store::{Assignment, Claim, Claimant, Ingested, Recorded, Report, Rotation},
 };
 use protocol::{
     event::{Event, EventLine, EventSource, Phase},
@@ -23,24 +23,40 @@ pub(crate) fn worker() -> WorkerId {
     "w1".parse().unwrap()
 }
 
-pub(crate) fn claimant(core: &Core, capacity: u32) -> Claimant {
+pub(crate) fn claimant(capacity: u32) -> Claimant {
     Claimant {
         worker_id: worker(),
         instance_id: "i1".to_owned(),
+        tags: Vec::new(),
         capacity,
         most: 100,
-        answer_by: core.now() + 30_000,
-        now: core.now(),
     }
 }
 
-pub(crate) async fn claim(core: &Core) -> Claimed {
-    let mut claimed = core.store.claim(&claimant(core, 100)).await.unwrap();
+/// What these workers are handed, by one look at the queue.
+pub(crate) async fn claim_for(core: &Core, claimants: &[Claimant]) -> Vec<Assignment> {
+    let claim = Claim {
+        claimants,
+        max_running: Some(core.settings.max_running).filter(|&most| most > 0),
+        answer_by: core.now() + 30_000,
+        now: core.now(),
+        rotation: &Rotation::default(),
+    };
+    core.store.claim(&claim).await.unwrap().assignments
+}
+
+/// What a worker with so many slots is handed.
+pub(crate) async fn claim_up_to(core: &Core, capacity: u32) -> Vec<Assignment> {
+    claim_for(core, &[claimant(capacity)]).await
+}
+
+pub(crate) async fn claim(core: &Core) -> Assignment {
+    let mut claimed = claim_up_to(core, 100).await;
     assert_eq!(claimed.len(), 1);
     claimed.remove(0)
 }
 
-pub(crate) async fn report(core: &Core, run: &Claimed, report: Report) -> Recorded {
+pub(crate) async fn report(core: &Core, run: &Assignment, report: Report) -> Recorded {
     reports::record(core, &run.execution_id, Some(&worker()), &report).await.unwrap()
 }
 
@@ -60,7 +76,7 @@ pub(crate) fn failed(reason: FailureReason) -> Report {
 
 pub(crate) async fn ingest(
     core: &Core,
-    run: &Claimed,
+    run: &Assignment,
     source: EventSource,
     events: &[EventLine],
 ) -> Ingested {
@@ -91,7 +107,7 @@ pub(crate) fn output(text: &str) -> Event {
 }
 
 /// A core with one run in this state.
-pub(crate) async fn with_run(db: &Db, until: RunState) -> (Arc<Core>, Claimed) {
+pub(crate) async fn with_run(db: &Db, until: RunState) -> (Arc<Core>, Assignment) {
     let core = db.core().await;
     submit(&core, &tenant('a'), "do it").await;
     let run = claim(&core).await;

@@ -67,7 +67,7 @@ struct WireUsage {
 }
 
 /// An answer in the making.
-pub(super) struct Assembly {
+pub(crate) struct Assembly {
     lines: Lines,
     reply: Reply,
     bytes: usize,
@@ -78,7 +78,7 @@ pub(super) struct Assembly {
 }
 
 impl Assembly {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             lines: Lines::new(MAX_LINE_BYTES),
             reply: Reply::default(),
@@ -91,7 +91,7 @@ impl Assembly {
     }
 
     /// Takes bytes as they come and gives back the text in them; nothing after the stream's own end.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<String, Failure> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<String, Failure> {
         self.streamed = self.streamed.saturating_add(bytes.len());
         if self.streamed > MAX_STREAM_BYTES {
             return Err(too_much());
@@ -107,7 +107,7 @@ impl Assembly {
         Ok(text)
     }
 
-    pub(super) fn done(&self) -> bool {
+    pub(crate) fn done(&self) -> bool {
         self.done
     }
 
@@ -185,7 +185,7 @@ impl Assembly {
     }
 
     /// The answer, once the stream is over.
-    pub(super) fn finish(self) -> Result<Reply, Failure> {
+    pub(crate) fn finish(self) -> Result<Reply, Failure> {
         let mut reply = self.reply;
         if !self.refusal.is_empty() {
             return Err(Failure::new(

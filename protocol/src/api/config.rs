@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::retry::RetryPolicy;
+
 /// What a run asks for. Every field may be absent; the environment's or the plane's default holds then.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -23,6 +25,29 @@ pub struct AgentConfig {
     pub worker_host: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub harness: Option<RunHarness>,
+    /// Ours: only a worker with all of these tags takes it, in place of the environment's; at most 16, each 1 to
+    /// 64 of `[A-Za-z0-9._-]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker_tags: Option<Vec<String>>,
+    /// Ours: -100 to 100, 0 without it. Among its tenant's waiting runs the higher one goes first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = -100, maximum = 100))]
+    pub priority: Option<i32>,
+    /// Ours: seconds from the sidecar's start to the run's end, set-up included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_secs: Option<u64>,
+    /// Ours: seconds for cloning and set-up commands together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup_timeout_secs: Option<u64>,
+    /// Ours: seconds for having the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_timeout_secs: Option<u64>,
+    /// Ours: seconds it may wait for a slot, each time it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_timeout_secs: Option<u64>,
+    /// Ours: when it is tried again; the environment's policy for what is left open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryPolicy>,
     /// Accepted, without effect in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub computer_use_enabled: Option<bool>,

@@ -12,6 +12,7 @@ use super::{
 
 use crate::{
     ids::EnvironmentId,
+    retry::RetryPolicy,
     secret::Secret,
     spec::{Network, ProviderKind},
 };
@@ -53,6 +54,18 @@ pub struct EnvironmentBody {
     /// Seconds for cloning and set-up commands together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup_timeout_secs: Option<u64>,
+    /// Seconds for having the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_timeout_secs: Option<u64>,
+    /// Seconds a run may wait for a slot, each time it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_timeout_secs: Option<u64>,
+    /// When its runs are tried again; the plane's policy for what is left open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryPolicy>,
+    /// Only workers with all of these tags take its runs: at most 16, each 1 to 64 of `[A-Za-z0-9._-]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub worker_tags: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub harness: Option<EnvironmentHarness>,
     #[serde(default)]
@@ -126,10 +139,19 @@ pub struct EnvironmentView {
     pub env_vars: BTreeMap<String, Secret>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_shape: Option<InstanceShape>,
+    /// The plane's default holds for a bound that is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_secs: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup_timeout_secs: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_timeout_secs: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_timeout_secs: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryPolicy>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub worker_tags: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub harness: Option<EnvironmentHarness>,
     #[serde(default)]

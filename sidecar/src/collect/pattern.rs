@@ -2,13 +2,13 @@
 
 /// A pattern below the workspace. Of one that leads out of it nothing matches.
 #[derive(Debug)]
-pub(super) struct Pattern {
+pub(crate) struct Pattern {
     segments: Vec<String>,
 }
 
 impl Pattern {
     /// `None` when the pattern cannot match anything below the workspace.
-    pub(super) fn new(text: &str) -> Option<Self> {
+    pub(crate) fn new(text: &str) -> Option<Self> {
         let text = text.strip_prefix("/workspace/").unwrap_or(text);
         let segments: Vec<_> = text
             .split('/')
@@ -19,12 +19,12 @@ impl Pattern {
         (!out && !segments.is_empty()).then_some(Self { segments })
     }
 
-    pub(super) fn matches(&self, path: &[&str]) -> bool {
+    pub(crate) fn matches(&self, path: &[&str]) -> bool {
         matches_path(&self.segments, path)
     }
 
     /// Whether something below the folder `path` may match.
-    pub(super) fn enters(&self, path: &[&str]) -> bool {
+    pub(crate) fn enters(&self, path: &[&str]) -> bool {
         let mut pattern = self.segments.iter();
         for name in path {
             match pattern.next() {
@@ -37,21 +37,30 @@ impl Pattern {
     }
 }
 
+/// With one place to go back to, so that no path takes more than length × length steps: a double star that took too
+/// little before the next one can only take more.
 fn matches_path(pattern: &[String], path: &[&str]) -> bool {
-    match (pattern.split_first(), path.split_first()) {
-        (None, None) => true,
-        (None, Some(_)) => false,
-        (Some((first, rest)), _) if first == "**" => {
-            (0..=path.len()).any(|skip| matches_path(rest, &path[skip..]))
+    let (mut p, mut n, mut stars) = (0, 0, None);
+    while n < path.len() {
+        if pattern.get(p).is_some_and(|segment| segment == "**") {
+            stars = Some((p, n));
+            p += 1;
+        } else if pattern
+            .get(p)
+            .is_some_and(|segment| matches_name(segment.as_bytes(), path[n].as_bytes()))
+        {
+            (p, n) = (p + 1, n + 1);
+        } else if let Some((at, taken)) = stars {
+            stars = Some((at, taken + 1));
+            (p, n) = (at + 1, taken + 1);
+        } else {
+            return false;
         }
-        (Some((first, rest)), Some((name, below))) => {
-            matches_name(first.as_bytes(), name.as_bytes()) && matches_path(rest, below)
-        }
-        (Some(_), None) => false,
     }
+    pattern[p..].iter().all(|segment| segment == "**")
 }
 
-/// With one place to go back to, so that no name takes more than length × length steps.
+/// As [`matches_path`], with `*`.
 fn matches_name(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n, mut star) = (0, 0, None);
     while n < name.len() {

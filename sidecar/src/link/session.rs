@@ -29,7 +29,7 @@ pub(crate) enum Command {
 }
 
 /// Everything that outlives a connection.
-pub(super) struct Session {
+pub(crate) struct Session {
     recorder: Arc<Recorder>,
     commands: mpsc::Sender<Command>,
     /// Given with the assignment; no later hello goes without.
@@ -37,11 +37,11 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(recorder: Arc<Recorder>, commands: mpsc::Sender<Command>) -> Self {
+    pub(crate) fn new(recorder: Arc<Recorder>, commands: mpsc::Sender<Command>) -> Self {
         Self { recorder, commands, key: None }
     }
 
-    pub(super) async fn run(
+    pub(crate) async fn run(
         &mut self,
         input: impl AsyncRead + Unpin,
         mut output: impl AsyncWrite + Unpin,

@@ -40,15 +40,19 @@ while read -r order port; do
         kill -STOP $!
         kill -KILL $! $(cat /proc/$!/task/$!/children)
         wait $! 2>/dev/null
+        echo 'the server is gone'
         ;;
     start) begin "$1" "$2" "$port" "$4" ;;
     esac
 done
 "#;
 
-/// What a server prints that is up, and what it prints that found its port taken.
+/// What is printed by a server that is up, by the guardian that killed it, and by a server that found its port taken,
+/// or a process of the killed one that is not quite gone.
 const READY: &str = "ready to accept connections";
-const TAKEN: &str = "could not create any TCP/IP sockets";
+const GONE: &str = "the server is gone";
+const TAKEN: [&str; 2] =
+    ["could not create any TCP/IP sockets", "pre-existing shared memory block"];
 
 /// What is kept of the log to tell why a start failed, in bytes; older lines are forgotten.
 const MAX_SEEN: usize = 64 << 10;
@@ -61,8 +65,8 @@ pub(super) struct Cluster {
     port: u16,
     /// Its standard input is the pipe the guardian watches.
     guardian: Child,
-    /// Each start of the server, as its log tells it: it is up, or what it said instead.
-    starts: Mutex<Receiver<Result<(), String>>>,
+    /// Each start and each kill, as the log tells it: done, or what was said instead.
+    done: Mutex<Receiver<Result<(), String>>>,
 }
 
 impl Cluster {
@@ -90,9 +94,10 @@ impl Cluster {
         self.port
     }
 
-    /// SIGKILL for the server and everything of it.
+    /// SIGKILL for the server and everything of it, and waits until it is gone.
     pub(super) fn kill(&mut self) {
         self.order("kill");
+        self.done().expect("the guardian kills");
     }
 
     /// Starts the server again, on another port, and waits until it takes connections.
@@ -104,7 +109,7 @@ impl Cluster {
         for _ in 0..TRIES {
             self.port = free_port();
             self.order(&format!("start {}", self.port));
-            match self.started() {
+            match self.done() {
                 Ok(()) => return,
                 Err(said) => last = said,
             }
@@ -112,9 +117,10 @@ impl Cluster {
         panic!("PostgreSQL did not start again; its last words:\n{last}");
     }
 
-    fn started(&self) -> Result<(), String> {
-        let starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
-        starts.recv().unwrap_or_else(|_| Err("its guardian is gone".to_owned()))
+    /// Waits until the last order is carried out.
+    fn done(&self) -> Result<(), String> {
+        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        done.recv().unwrap_or_else(|_| Err("its guardian is gone".to_owned()))
     }
 
     fn order(&mut self, line: &str) {
@@ -152,21 +158,21 @@ fn try_start(binaries: &Path, kept: bool) -> Result<Cluster, String> {
     }
     let mut guardian = command.spawn().expect("/bin/sh starts");
     let output = guardian.stdout.take().expect("it was asked for");
-    let starts = Mutex::new(starts(BufReader::new(output)));
-    let cluster = Cluster { port, guardian, starts };
-    cluster.started().map(|()| cluster)
+    let done = Mutex::new(follow(BufReader::new(output)));
+    let cluster = Cluster { port, guardian, done };
+    cluster.done().map(|()| cluster)
 }
 
-/// Reads the server's log on a thread, so that it never blocks, and tells each start.
-fn starts(log: impl BufRead + Send + 'static) -> Receiver<Result<(), String>> {
-    let (tell, starts) = channel();
+/// Reads the server's log on a thread, so that it never blocks, and tells each start and kill.
+fn follow(log: impl BufRead + Send + 'static) -> Receiver<Result<(), String>> {
+    let (tell, done) = channel();
     std::thread::spawn(move || {
         let mut seen = String::new();
         for line in log.lines().map_while(Result::ok) {
-            let ready = line.contains(READY);
+            let ready = line.contains(READY) || line == GONE;
             seen.push_str(&line);
             seen.push('\n');
-            if ready || line.contains(TAKEN) {
+            if ready || TAKEN.iter().any(|taken| line.contains(taken)) {
                 let said = std::mem::take(&mut seen);
                 // Nobody may wait any more.
                 let _ = tell.send(if ready { Ok(()) } else { Err(said) });
@@ -176,7 +182,7 @@ fn starts(log: impl BufRead + Send + 'static) -> Receiver<Result<(), String>> {
         }
         let _ = tell.send(Err(seen));
     });
-    starts
+    done
 }
 
 fn free_port() -> u16 {

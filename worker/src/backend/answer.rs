@@ -29,6 +29,15 @@ pub(crate) struct Ended {
     pub(crate) began: bool,
 }
 
+/// What a sweep removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Swept {
+    pub(crate) containers: u64,
+    pub(crate) networks: u64,
+    pub(crate) volumes: u64,
+    pub(crate) folders: u64,
+}
+
 /// The sidecar's journal, read after the end.
 pub(crate) type Journal = Box<dyn AsyncBufRead + Send + Unpin>;
 

@@ -5,22 +5,20 @@ mod attach;
 mod container;
 mod ended;
 mod engine;
+mod health;
 mod image;
-mod journal;
+pub(crate) mod journal;
 mod log_driver;
 mod network;
+mod sweep;
 mod volume;
 
-use std::collections::HashMap;
-
-use anyhow::Context;
 use bollard::query_parameters::{
-    KillContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
-    RemoveContainerOptionsBuilder,
+    KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
 };
 use protocol::{failure::FailureReason, ids::ExecutionId, spec::RunSpec};
 
-use self::engine::{LABEL_EXECUTION, LABEL_WORKER, failure, name, status};
+use self::engine::{name, status};
 pub(crate) use self::{
     attach::Attach,
     engine::{Docker, connect},
@@ -36,8 +34,12 @@ impl Docker {
 
     pub(super) async fn create(&self, spec: &RunSpec, home: &Home) -> Result<(), Failure> {
         let volume = self.sidecar_volume().await?;
+        let volumes = self.image_volumes(&spec.image).await?;
         let network = self.create_network(spec).await?;
-        let body = self.container(spec, home, &volume, network);
+        let mut body = self.container(spec, home, &volume, network);
+        if let Some(mounts) = body.host_config.as_mut().and_then(|host| host.mounts.as_mut()) {
+            mounts.extend(volumes.into_iter().map(|path| self.anonymous_volume(spec, path)));
+        }
         self.create_container(&spec.execution_id, body).await
     }
 
@@ -54,35 +56,20 @@ impl Docker {
     }
 
     pub(super) async fn remove(&self, id: &ExecutionId) -> Result<(), Failure> {
-        let options = RemoveContainerOptionsBuilder::new().v(true).force(true).build();
-        match self.client.remove_container(&name(id), Some(options)).await {
-            Ok(()) => {}
-            // 409: its removal is under way.
-            Err(error) if matches!(status(&error), Some(404 | 409)) => {}
-            Err(error) => {
-                return Err(failure(FailureReason::Unknown, "remove the container", &error));
-            }
-        }
+        self.remove_container(id).await?;
         self.remove_network(id).await
     }
 
-    pub(super) async fn leftovers(&self) -> anyhow::Result<Vec<ExecutionId>> {
-        let ours = format!("{LABEL_WORKER}={}", self.worker_id);
-        let filters = HashMap::from([("label".to_owned(), vec![ours])]);
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        let containers = self.client.list_containers(Some(options)).await;
-        let containers = containers.context("list the containers of this worker")?;
-        let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
-        let networks = self.client.list_networks(Some(options)).await;
-        let networks = networks.context("list the networks of this worker")?;
-        let labels = containers
-            .into_iter()
-            .filter_map(|container| container.labels)
-            .chain(networks.into_iter().filter_map(|network| network.labels));
-        let mut ids: Vec<ExecutionId> =
-            labels.filter_map(|labels| labels.get(LABEL_EXECUTION)?.parse().ok()).collect();
-        ids.sort();
-        ids.dedup();
-        Ok(ids)
+    /// With its anonymous volumes.
+    async fn remove_container(&self, id: &ExecutionId) -> Result<(), Failure> {
+        let options = RemoveContainerOptionsBuilder::new().v(true).force(true).build();
+        match self.client.remove_container(&name(id), Some(options)).await {
+            Ok(()) => Ok(()),
+            // 409: its removal is under way.
+            Err(error) if matches!(status(&error), Some(404 | 409)) => Ok(()),
+            Err(error) => {
+                Err(self.failure(FailureReason::Unknown, "remove the container", &error))
+            }
+        }
     }
 }

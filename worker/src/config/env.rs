@@ -65,6 +65,9 @@ impl Config {
         if let Some(pool) = get("OZ_WORKER_NETWORK_POOL") {
             self.network_pool = pool;
         }
+        if let Some(sweep) = get("OZ_WORKER_SWEEP_MS") {
+            self.sweep_ms = sweep.parse().context("OZ_WORKER_SWEEP_MS")?;
+        }
         if let Some(listen) = get("OZ_WORKER_METRICS_LISTEN") {
             self.metrics_listen = Some(listen.parse().context("OZ_WORKER_METRICS_LISTEN")?);
         }

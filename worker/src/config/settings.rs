@@ -47,6 +47,8 @@ pub struct Config {
     pub parallel_starts: Option<u32>,
     /// Private address range that the networks of runs are cut from, each a /28.
     pub network_pool: String,
+    /// Between two looks for what no execution owns any more, in milliseconds.
+    pub sweep_ms: u64,
     /// Where to answer `GET /metrics`; nowhere without it.
     pub metrics_listen: Option<std::net::SocketAddr>,
 }
@@ -121,6 +123,7 @@ impl Default for Config {
             parallel_starts: None,
             // Away from the ranges that engines, clouds and home networks hand out themselves.
             network_pool: "10.213.0.0/16".to_owned(),
+            sweep_ms: 60_000,
             metrics_listen: None,
         }
     }

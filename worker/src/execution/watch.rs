@@ -35,7 +35,7 @@ pub(super) struct Watch<'a> {
     context: &'a Context,
     held: &'a Arc<Held>,
     home: &'a Home,
-    link: SidecarLink,
+    link: Arc<SidecarLink>,
     known: Known,
     contact_by: Option<Instant>,
     /// The worker's own end to the run's time; the sidecar's comes earlier.
@@ -48,7 +48,7 @@ impl<'a> Watch<'a> {
         context: &'a Context,
         held: &'a Arc<Held>,
         home: &'a Home,
-        link: SidecarLink,
+        link: Arc<SidecarLink>,
         record: &Record,
     ) -> Self {
         let grace = Duration::from_millis(context.grace_ms);
@@ -72,12 +72,17 @@ impl<'a> Watch<'a> {
         context: &'a Context,
         held: &'a Arc<Held>,
         home: &'a Home,
-        link: SidecarLink,
+        link: Arc<SidecarLink>,
         record: &Record,
     ) -> Self {
         let mut watch = Self::begun(context, held, home, link, record);
         watch.known.adopted = true;
         watch
+    }
+
+    /// To be kept until the end is reported: the sidecar goes once it hears that everything was stored.
+    pub(super) fn link(&self) -> Arc<SidecarLink> {
+        self.link.clone()
     }
 
     pub(super) async fn outcome(mut self) -> End {

@@ -1,7 +1,7 @@
 //! Which executions there are, which there were, and what was rejected. Plain data under its owner's lock.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
 
@@ -17,7 +17,7 @@ const MAX_REMEMBERED: usize = 256;
 
 #[derive(Default)]
 pub(super) struct Book {
-    held: HashMap<ExecutionId, Arc<Held>>,
+    held: BTreeMap<ExecutionId, Arc<Held>>,
     ended: VecDeque<ExecutionId>,
     rejections: VecDeque<FromWorker>,
 }

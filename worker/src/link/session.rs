@@ -1,28 +1,25 @@
-//! One connection to the plane, from `hello` to its end. Reading goes on while a write waits, so that two
-//! sides with full buffers do not wait for each other.
+//! One connection to the plane on its socket: what is said, and when, is the talk's. Reading goes on while a
+//! write waits, so that two sides with full buffers do not wait for each other.
 
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, bail};
 use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
 use protocol::{
     limits::MAX_FRAME_BYTES,
-    link::{FromWorker, Hello, PROTOCOL_VERSION, ToWorker, Welcome},
+    link::{FromWorker, ToWorker},
 };
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{dial::Socket, identity::Identity};
+use super::{dial::Socket, identity::Identity, talk::Talk};
 use crate::{executions::Executions, sync::lock};
-
-/// From the connection to `welcome`.
-const WELCOME_WITHIN: Duration = Duration::from_secs(10);
 
 /// For one frame out.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
@@ -30,16 +27,11 @@ const WRITE_WITHIN: Duration = Duration::from_secs(10);
 /// Events are gathered for this long, unless the link was quiet for as long.
 const GATHER: Duration = Duration::from_millis(15);
 
-/// What a plane may ask for; anything else is brought into this range.
-const HEARTBEAT: std::ops::RangeInclusive<u64> = 50..=60_000;
-
 pub(super) struct Session<'a> {
     executions: &'a Arc<Executions>,
     writer: SplitSink<Socket, Message>,
     reader: SplitStream<Socket>,
-    heartbeat: Duration,
-    /// Nothing heard for this long: the link is dead, whatever TCP says. Shorter than a lease.
-    silence: Duration,
+    talk: Talk,
 }
 
 impl<'a> Session<'a> {
@@ -49,48 +41,29 @@ impl<'a> Session<'a> {
         executions: &'a Arc<Executions>,
     ) -> anyhow::Result<Self> {
         let (mut writer, mut reader) = socket.split();
-        let hello = FromWorker::Hello(Hello {
-            protocol: PROTOCOL_VERSION,
-            instance_id: identity.instance_id.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            tags: identity.tags.clone(),
-            backend: identity.backend.to_owned(),
-            capacity: identity.capacity,
-            draining: executions.is_draining(),
-            disk: None,
-            executions: executions.running(),
-        });
+        let (mut talk, hello) = Talk::begin(identity, executions, Instant::now());
         write(&mut writer, &hello).await?;
-        let welcome = tokio::time::timeout(WELCOME_WITHIN, welcome(&mut reader))
-            .await
-            .context("the plane did not answer the hello")??;
-        ensure!(
-            welcome.protocol == PROTOCOL_VERSION,
-            "the plane speaks version {} of the link, this worker {PROTOCOL_VERSION}",
-            welcome.protocol
-        );
-        executions.verdicts(&welcome.executions);
-        let heartbeat = welcome.heartbeat_ms.clamp(*HEARTBEAT.start(), *HEARTBEAT.end());
-        let silence = welcome.lease_ms.saturating_sub(heartbeat).max(2 * heartbeat);
-        Ok(Self {
-            executions,
-            writer,
-            reader,
-            heartbeat: Duration::from_millis(heartbeat),
-            silence: Duration::from_millis(silence),
-        })
+        while !talk.is_welcomed() {
+            let message = tokio::time::timeout_at(talk.silent_at(), reader.next()).await;
+            let now = Instant::now();
+            let Ok(message) = message else {
+                bail!(talk.overdue(now).map_or_else(|| anyhow!("no welcome"), Into::into));
+            };
+            let message = message.context("the plane closed the link")?;
+            let Some(frame) = frame(message)? else { continue };
+            executions.act(talk.hear(frame, executions, now)?);
+        }
+        Ok(Self { executions, writer, reader, talk })
     }
 
     /// Until the connection ends; the answer is why.
     pub(super) async fn run(self) -> anyhow::Error {
-        let Self { executions, mut writer, mut reader, heartbeat, silence } = self;
-        let heard = Mutex::new(Instant::now());
+        let Self { executions, mut writer, mut reader, talk } = self;
+        let talk = Mutex::new(talk);
         let ended = tokio::select! {
-            ended = read(&mut reader, executions, &heard) => ended,
-            ended = send(&mut writer, executions, heartbeat) => ended,
-            () = silent(&heard, silence) => {
-                Err(anyhow!("nothing heard of the plane for {} ms", silence.as_millis()))
-            }
+            ended = read(&mut reader, executions, &talk) => ended,
+            ended = send(&mut writer, executions, &talk) => ended,
+            error = overdue(&talk) => Err(error),
         };
         match ended {
             Ok(()) => anyhow!("the plane closed the link"),
@@ -99,33 +72,30 @@ impl<'a> Session<'a> {
     }
 }
 
-async fn silent(heard: &Mutex<Instant>, silence: Duration) {
+async fn overdue(talk: &Mutex<Talk>) -> anyhow::Error {
     loop {
-        let until = *lock(heard) + silence;
-        if until <= Instant::now() {
-            return;
+        let (overdue, deadline) = {
+            let talk = lock(talk);
+            (talk.overdue(Instant::now()), talk.silent_at())
+        };
+        if let Some(error) = overdue {
+            return error.into();
         }
-        tokio::time::sleep_until(until).await;
+        tokio::time::sleep_until(deadline).await;
     }
 }
 
-async fn welcome(reader: &mut SplitStream<Socket>) -> anyhow::Result<Welcome> {
-    loop {
-        let message = reader.next().await.context("the plane closed the link")??;
-        match text(&message)? {
-            None => {}
-            Some(text) => match ToWorker::parse(text) {
-                Ok(ToWorker::Welcome(welcome)) => return Ok(welcome),
-                Ok(other) => {
-                    tracing::warn!(
-                        kind = other.kind(),
-                        "a frame before the welcome is passed over"
-                    );
-                }
-                Err(error) => {
-                    tracing::warn!(error = %error, "a frame that cannot be read is passed over");
-                }
-            },
+/// The frame a message holds, if it holds one.
+fn frame(
+    message: Result<Message, tokio_tungstenite::tungstenite::Error>,
+) -> anyhow::Result<Option<ToWorker>> {
+    let message = message.context("read from the plane")?;
+    let Some(text) = text(&message)? else { return Ok(None) };
+    match ToWorker::parse(text) {
+        Ok(frame) => Ok(Some(frame)),
+        Err(error) => {
+            tracing::warn!(error = %error, "a frame that cannot be read is passed over");
+            Ok(None)
         }
     }
 }
@@ -146,77 +116,49 @@ fn text(message: &Message) -> anyhow::Result<Option<&str>> {
 async fn read(
     reader: &mut SplitStream<Socket>,
     executions: &Arc<Executions>,
-    heard: &Mutex<Instant>,
+    talk: &Mutex<Talk>,
 ) -> anyhow::Result<()> {
     while let Some(message) = reader.next().await {
-        let message = message.context("read from the plane")?;
-        *lock(heard) = Instant::now();
-        let Some(text) = text(&message)? else { continue };
-        match ToWorker::parse(text) {
-            Ok(message) => take(message, executions),
-            Err(error) => {
-                tracing::warn!(error = %error, "a frame that cannot be read is passed over");
-            }
+        let frame = frame(message)?;
+        let now = Instant::now();
+        let mut talk = lock(talk);
+        match frame {
+            None => talk.sign(now),
+            Some(frame) => executions.act(talk.hear(frame, executions, now)?),
         }
     }
     Ok(())
 }
 
-fn take(message: ToWorker, executions: &Arc<Executions>) {
-    match message {
-        ToWorker::TaskAssignment(assignment) => executions.assign(*assignment),
-        ToWorker::TaskCancellation(cancellation) => executions.cancel(&cancellation),
-        ToWorker::Ack(ack) => executions.ack(&ack),
-        ToWorker::ReportAck(done) => executions.report_acked(&done.execution_id),
-        ToWorker::Stop(stop) => executions.superseded(&stop.execution_id),
-        ToWorker::Drain(_) => executions.drain_for_plane(),
-        ToWorker::Resume(_) => executions.resume_for_plane(),
-        ToWorker::Welcome(_) => tracing::warn!("a second welcome is passed over"),
-        ToWorker::Unknown(kind) => {
-            tracing::info!(kind, "a frame this version does not know is passed over");
-        }
-    }
-}
-
 async fn send(
     writer: &mut SplitSink<Socket, Message>,
     executions: &Arc<Executions>,
-    heartbeat: Duration,
+    talk: &Mutex<Talk>,
 ) -> anyhow::Result<()> {
-    let mut beat = tokio::time::interval(heartbeat);
-    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        flush(writer, executions).await?;
+        flush(writer, executions, talk).await?;
         let flushed = Instant::now();
+        let beat = lock(talk).next_beat();
         tokio::select! {
             () = executions.wake.notified() => tokio::time::sleep_until(flushed + GATHER).await,
-            _ = beat.tick() => {
-                write(writer, &FromWorker::Heartbeat(executions.heartbeat())).await?;
-                // Answered by whatever reads the socket at the other end: shows a dead link.
-                put(writer, Message::Ping(Vec::new().into())).await?;
-            }
+            () = tokio::time::sleep_until(beat) => {}
         }
     }
 }
 
-/// Everything there is to send, one message of each execution in turn.
+/// Everything there is to send by now.
 async fn flush(
     writer: &mut SplitSink<Socket, Message>,
     executions: &Arc<Executions>,
+    talk: &Mutex<Talk>,
 ) -> anyhow::Result<()> {
-    while let Some(rejection) = executions.next_rejection() {
-        write(writer, &rejection).await?;
-    }
     loop {
-        let mut sent = false;
-        for held in executions.all() {
-            if let Some(message) = held.outbox.next() {
-                write(writer, &message).await?;
-                sent = true;
-            }
-        }
-        if !sent {
-            return Ok(());
+        let next = lock(talk).next(executions, Instant::now());
+        let Some(frame) = next else { return Ok(()) };
+        write(writer, &frame).await?;
+        if matches!(frame, FromWorker::Heartbeat(_)) {
+            // Answered by whatever reads the socket at the other end: shows a dead link.
+            put(writer, Message::Ping(Vec::new().into())).await?;
         }
     }
 }

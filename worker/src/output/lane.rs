@@ -15,9 +15,12 @@ const MAX_HELD_EVENTS: usize = 8 * MAX_EVENTS_PER_FRAME;
 /// What an event costs beside its data, in bytes.
 const OVERHEAD: usize = 96;
 
+/// Beyond any number a source comes to; a plane that acknowledges more is believed up to here, and sums stay numbers.
+const LAST: u64 = u64::MAX / 2;
+
 /// What became of an event that was handed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pushed {
+pub enum Pushed {
     Taken,
     /// Held already; dropped.
     Known,
@@ -71,6 +74,7 @@ impl Lane {
 
     /// True when it is news. Numbers nobody sent come from an earlier life of this worker: they are believed.
     pub(super) fn ack(&mut self, seq: u64) -> bool {
+        let seq = seq.min(LAST);
         if seq <= self.acked {
             return false;
         }
@@ -146,6 +150,14 @@ mod tests {
         assert_eq!((lane.received(), lane.bytes), (7, 0));
         assert_eq!(lane.push(line(8, 1)), Pushed::Taken);
         assert_eq!(lane.next_batch()[0].seq, 8);
+    }
+
+    #[test]
+    fn a_number_nobody_comes_to_is_survived() {
+        let mut lane = Lane::default();
+        lane.ack(u64::MAX);
+        assert_eq!(lane.push(line(1, 1)), Pushed::Known);
+        assert_eq!(lane.push(line(LAST + 1, 1)), Pushed::Taken);
     }
 
     #[test]

@@ -45,7 +45,7 @@ const MOST_BYTES: u64 = 8 * MAX_OUTPUT_BYTES;
 
 /// How a connection came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     /// The sidecar dialled.
     Dialled,
     /// Attached to before it started: it knows of nobody else.
@@ -76,7 +76,7 @@ pub(super) async fn serve_attached(
     talk(attached.output, attached.input, way, shared).await
 }
 
-async fn talk(
+pub(super) async fn talk(
     mut reader: impl AsyncBufRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
     way: Way,

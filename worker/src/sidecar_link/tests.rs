@@ -125,14 +125,14 @@ async fn the_container_phase_ends_before_the_sidecars_first_event() {
         tokio::task::yield_now().await;
     }
     let mut kinds = Vec::new();
-    while let Some(message) = bench.held.outbox.next() {
+    while let Some(message) = bench.held.outbox.next(tokio::time::Instant::now()) {
         let FromWorker::Events(batch) = message else { panic!("{message:?}") };
         kinds.extend(batch.events.into_iter().map(|line| line.kind));
     }
     assert_eq!(kinds, ["phase_started", "phase_finished", "notice"]);
     // Said once, whoever else notices the end.
     bench.held.container_ended(false);
-    assert!(bench.held.outbox.next().is_none());
+    assert!(bench.held.outbox.next(tokio::time::Instant::now()).is_none());
 }
 
 #[tokio::test]

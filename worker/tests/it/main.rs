@@ -4,6 +4,7 @@
 mod direct;
 mod docker;
 mod ends;
+mod engine;
 mod life;
 mod link;
 mod plane;
@@ -11,3 +12,4 @@ mod remote;
 mod restart;
 mod rig;
 mod stop;
+mod sweep;

@@ -156,9 +156,22 @@ impl Rig {
 
     fn leftovers(&self) -> Vec<String> {
         let filter = format!("label=ozma.worker={}", self.config.worker_id);
-        let containers = docker(&["ps", "--all", "--quiet", "--filter", &filter], &[]);
-        let networks = docker(&["network", "ls", "--quiet", "--filter", &filter], &[]);
-        containers.lines().chain(networks.lines()).map(str::to_owned).collect()
+        let list = |what: &[&str]| {
+            let host = self.host();
+            let list = docker(&[&host[..], what, &["--quiet", "--filter", &filter]].concat(), &[]);
+            list.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let containers = list(&["ps", "--all"]);
+        [containers, list(&["network", "ls"]), list(&["volume", "ls"])].concat()
+    }
+
+    /// The `docker` command's words for the worker's engine.
+    fn host(&self) -> Vec<&str> {
+        match self.config.docker_host.as_deref() {
+            // A way to this machine's own engine needs none.
+            Some(host) if host.starts_with("unix:") => vec!["--host", host],
+            _ => Vec::new(),
+        }
     }
 }
 
@@ -170,9 +183,9 @@ impl Drop for Rig {
         }
         if self.config.backend == Backend::Docker {
             for id in self.leftovers() {
-                for kind in ["container", "network"] {
+                for kind in ["container", "network", "volume"] {
                     let mut remove = std::process::Command::new("docker");
-                    let _ = remove.args([kind, "rm", "--force", &id]).output();
+                    let _ = remove.args(self.host()).args([kind, "rm", "--force", &id]).output();
                 }
             }
         }

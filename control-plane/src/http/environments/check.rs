@@ -7,12 +7,12 @@ use protocol::{
         EnvironmentBody, EnvironmentHarness, EnvironmentScope, InstanceShape, REDACTED,
     },
     secret::Secret,
-    spec::{AgentBounds, HarnessSpec, ProviderKind, Shape, Timeouts},
+    spec::{AgentBounds, HarnessSpec, ProviderKind, Shape},
 };
 
 use super::repos;
 use crate::{
-    environments::{EnvironmentSpec, NewEnvironment},
+    environments::{Ceilings, EnvironmentSpec, NewEnvironment, TimeoutWishes},
     http::{error::ApiError, forms},
 };
 
@@ -26,14 +26,20 @@ const MAX_ARTIFACTS: usize = 100;
 const MAX_PATH_BYTES: usize = 1_024;
 const MAX_COMMAND_BYTES: usize = 64 << 10;
 
-/// A week: longer is a mistake in the unit.
-const MAX_TIMEOUT_SECS: u64 = 7 * 24 * 3_600;
-
 const MAX_VCPUS: f64 = 256.0;
 const MAX_MEMORY_GB: f64 = 4_096.0;
 const GB: f64 = 1_073_741_824.0;
 
-pub(super) fn environment(body: EnvironmentBody) -> Result<NewEnvironment, ApiError> {
+pub(super) fn environment(
+    body: EnvironmentBody,
+    ceilings: Ceilings,
+) -> Result<NewEnvironment, ApiError> {
+    let wishes = TimeoutWishes {
+        queue_secs: body.queue_timeout_secs,
+        image_secs: body.image_timeout_secs,
+        setup_secs: body.setup_timeout_secs,
+        run_secs: body.timeout_secs,
+    };
     let commands = body.setup_commands.0;
     let total: usize = commands.iter().map(String::len).sum();
     if commands.len() > MAX_COMMANDS || total > MAX_COMMANDS_BYTES {
@@ -49,15 +55,17 @@ pub(super) fn environment(body: EnvironmentBody) -> Result<NewEnvironment, ApiEr
         global: body.global == Some(true) || body.scope == Some(EnvironmentScope::Global),
         env: values(body.env_vars)?,
         spec: EnvironmentSpec {
+            description: None,
             docker_image: forms::image("docker_image", &body.docker_image)?,
             repos: repos::repos(body.repos.0)?,
             setup_commands: commands,
             harness: body.harness.map(harness).transpose()?.unwrap_or_default(),
             shape: body.instance_shape.map(shape).transpose()?.unwrap_or_default(),
             network: body.network,
-            timeouts: timeouts(body.timeout_secs, body.setup_timeout_secs)?,
+            timeouts: forms::timeouts("", wishes, ceilings)?,
             artifacts: artifacts(body.artifacts)?,
-            ..EnvironmentSpec::default()
+            retry: forms::retry("retry", body.retry)?,
+            worker_tags: forms::tags("worker_tags", body.worker_tags)?,
         },
     })
 }
@@ -138,15 +146,6 @@ fn shape(body: InstanceShape) -> Result<Shape, ApiError> {
         memory_bytes: body.memory_gb.map(|gb| (gb * GB).round() as u64),
         pids: None,
     })
-}
-
-fn timeouts(run: Option<u64>, setup: Option<u64>) -> Result<Timeouts, ApiError> {
-    let defaults = Timeouts::default();
-    let run_secs = run.unwrap_or(defaults.run_secs);
-    forms::within("timeout_secs", run_secs, 1, MAX_TIMEOUT_SECS)?;
-    let setup_secs = setup.unwrap_or(defaults.setup_secs);
-    forms::within("setup_timeout_secs", setup_secs, 1, MAX_TIMEOUT_SECS)?;
-    Ok(Timeouts { run_secs, setup_secs, ..defaults })
 }
 
 fn artifacts(paths: Vec<String>) -> Result<Vec<String>, ApiError> {

@@ -9,6 +9,7 @@ use protocol::{
         texts::{Lines, Repos},
         time::Timestamp,
     },
+    retry::RetryPolicy,
     secret::Secret,
     spec::{HarnessSpec, Repo, Shape},
 };
@@ -32,8 +33,12 @@ pub(super) fn full(one: Environment, caller: &Scope) -> EnvironmentView {
             .map(|(key, value)| (key, if shown { value } else { Secret::new(REDACTED) }))
             .collect(),
         instance_shape: shape(&spec.shape),
-        timeout_secs: Some(spec.timeouts.run_secs),
-        setup_timeout_secs: Some(spec.timeouts.setup_secs),
+        timeout_secs: spec.timeouts.run_secs,
+        setup_timeout_secs: spec.timeouts.setup_secs,
+        image_timeout_secs: spec.timeouts.image_secs,
+        queue_timeout_secs: spec.timeouts.queue_secs,
+        retry: (spec.retry != RetryPolicy::default()).then_some(spec.retry),
+        worker_tags: spec.worker_tags,
         harness: Some(harness(spec.harness)),
         network: spec.network,
         artifacts: spec.artifacts,

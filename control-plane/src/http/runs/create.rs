@@ -34,7 +34,7 @@ pub(in crate::http) async fn create_run(
     Body(body, mut ignored): Body<CreateRun>,
 ) -> Result<(Ignored, Json<RunCreated>), ApiError> {
     ignored.add(check::without_effect(&body));
-    let new = check::run(body, &headers)?;
+    let new = check::run(body, &headers, app.core.settings.ceilings)?;
     let made = runs::submit(&app.core, caller.scope(), new).await?;
     let state = state_of(&app, &caller, &made).await?;
     let Submitted { run_id, at_capacity, .. } = made;

@@ -13,7 +13,7 @@ use protocol::{
     spec::RunSpec,
 };
 
-use super::engine::{Docker, failure, name};
+use super::engine::{Docker, name};
 use crate::{backend::answer::Failure, home::Home};
 
 /// What set-up commands need to install packages as root, and the sidecar to drop to the agent's user
@@ -22,7 +22,7 @@ const CAPABILITIES: [&str; 7] =
     ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETPCAP", "SETUID"];
 
 /// Folder of the socket inside the container.
-const SOCKET_FOLDER: &str = "/run/ozma";
+pub(super) const SOCKET_FOLDER: &str = "/run/ozma";
 
 fn sidecar_mount(volume: &str) -> Mount {
     Mount {
@@ -51,6 +51,20 @@ fn socket_mount(home: &Home) -> Mount {
 }
 
 impl Docker {
+    /// A volume that the image asks for, as the engine would make it by itself, but with our labels: one that
+    /// outlives its container is known again.
+    pub(super) fn anonymous_volume(&self, spec: &RunSpec, path: String) -> Mount {
+        Mount {
+            typ: Some(MountType::VOLUME),
+            target: Some(path),
+            volume_options: Some(MountVolumeOptions {
+                labels: Some(self.labels(spec)),
+                ..MountVolumeOptions::default()
+            }),
+            ..Mount::default()
+        }
+    }
+
     pub(super) fn container(
         &self,
         spec: &RunSpec,
@@ -116,7 +130,7 @@ impl Docker {
         let options = CreateContainerOptionsBuilder::new().name(&name(id)).build();
         let created = self.client.create_container(Some(options), body).await;
         created.map(|_| ()).map_err(|error| {
-            failure(FailureReason::ContainerCreate, "create the container", &error)
+            self.failure(FailureReason::ContainerCreate, "create the container", &error)
         })
     }
 
@@ -125,7 +139,8 @@ impl Docker {
         id: &ExecutionId,
     ) -> Result<(), Failure> {
         let started = self.client.start_container(&name(id), None).await;
-        started
-            .map_err(|error| failure(FailureReason::ContainerStart, "start the container", &error))
+        started.map_err(|error| {
+            self.failure(FailureReason::ContainerStart, "start the container", &error)
+        })
     }
 }

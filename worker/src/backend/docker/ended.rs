@@ -8,7 +8,7 @@ use protocol::{failure::FailureReason, ids::ExecutionId};
 use service::backoff::Backoff;
 use tokio::time::Instant;
 
-use super::engine::{Docker, failure, name, status};
+use super::engine::{Docker, name, status};
 use crate::backend::answer::{Ended, Failure};
 
 /// How long the engine may be away before its containers count as lost.
@@ -27,13 +27,14 @@ impl Docker {
                 Ok(Some(ended)) => return Ok(ended),
                 Ok(None) => answered = Instant::now(),
                 Err(error) if answered.elapsed() > ENGINE_AWAY => {
-                    return Err(failure(
+                    return Err(self.failure(
                         FailureReason::ContainerWait,
                         "hear of the container's end",
                         &error,
                     ));
                 }
                 Err(error) => {
+                    self.gate.doubt_engine();
                     tracing::warn!(execution.id = %id, error = %error, "the container engine does not answer");
                     tokio::time::sleep(backoff.next(Duration::ZERO)).await;
                     continue;

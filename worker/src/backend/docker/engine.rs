@@ -1,7 +1,7 @@
 //! The container engine as everything here uses it: the connection, what it was asked once at the start, the
 //! names and labels of what is ours, and its errors as failures.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use anyhow::Context;
 use protocol::{
@@ -10,10 +10,11 @@ use protocol::{
     spec::{RunSpec, Shape},
 };
 
-use super::log_driver::LogDriver;
+use super::{log_driver::LogDriver, volume::Fillers};
 use crate::{
     backend::answer::Failure,
     config::{Config, PullPolicy},
+    gate::Gate,
     subnets::{self, Pool},
 };
 
@@ -37,7 +38,8 @@ pub(crate) struct Docker {
     /// Thousandths of a processor the engine has; it refuses a container that may use more.
     pub(super) cpu_millis: u32,
     /// One at a time looks after sidecar volumes.
-    pub(super) volumes: tokio::sync::Mutex<()>,
+    pub(super) volumes: tokio::sync::Mutex<Fillers>,
+    pub(super) gate: Arc<Gate>,
 }
 
 /// Connects to `host`, or to the usual socket, and agrees on an API version: an engine refuses one newer than
@@ -53,7 +55,7 @@ pub(crate) async fn connect(host: Option<&str>) -> anyhow::Result<bollard::Docke
 }
 
 impl Docker {
-    pub(in crate::backend) async fn open(config: &Config) -> anyhow::Result<Self> {
+    pub(in crate::backend) async fn open(config: &Config, gate: Arc<Gate>) -> anyhow::Result<Self> {
         let client = connect(config.docker_host.as_deref()).await?;
         let info = client.info().await.context("ask the container engine about itself")?;
         Ok(Self {
@@ -69,7 +71,8 @@ impl Docker {
                 .ncpu
                 .and_then(|cpus| u32::try_from(cpus).ok())
                 .map_or(u32::MAX, |cpus| cpus.saturating_mul(1_000)),
-            volumes: tokio::sync::Mutex::new(()),
+            volumes: tokio::sync::Mutex::default(),
+            gate,
             client,
         })
     }
@@ -85,6 +88,27 @@ impl Docker {
         }
     }
 
+    /// An error of the engine's as a failure. One that is no answer closes the gate, until the engine answers.
+    pub(super) fn failure(
+        &self,
+        reason: FailureReason,
+        doing: &str,
+        error: &bollard::errors::Error,
+    ) -> Failure {
+        use bollard::errors::Error;
+        let cause = match error {
+            Error::DockerResponseServerError { message, .. } => message.clone(),
+            Error::DockerStreamError { error } => error.clone(),
+            other if is_answer(other) => other.to_string(),
+            other => {
+                self.gate.doubt_engine();
+                format!("the container engine does not answer ({other})")
+            }
+        };
+        let cause: String = cause.trim().chars().take(MAX_MESSAGE_CHARS).collect();
+        Failure::new(reason, format!("could not {doing}: {cause}"))
+    }
+
     pub(super) fn labels(&self, spec: &RunSpec) -> HashMap<String, String> {
         HashMap::from([
             (LABEL_WORKER.to_owned(), self.worker_id.clone()),
@@ -93,6 +117,18 @@ impl Docker {
             ("ozma.tenant".to_owned(), spec.tenant_id.to_string()),
         ])
     }
+}
+
+/// Whether the engine itself said no. Any other error says that it could not be asked, or broke off.
+fn is_answer(error: &bollard::errors::Error) -> bool {
+    use bollard::errors::Error;
+    matches!(
+        error,
+        Error::DockerResponseServerError { .. }
+            | Error::DockerStreamError { .. }
+            | Error::DockerContainerWaitError { .. }
+            | Error::JsonDataError { .. }
+    )
 }
 
 /// The name of an execution's container, and of its network.
@@ -106,19 +142,4 @@ pub(super) fn status(error: &bollard::errors::Error) -> Option<u16> {
         bollard::errors::Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
         _ => None,
     }
-}
-
-pub(super) fn failure(
-    reason: FailureReason,
-    doing: &str,
-    error: &bollard::errors::Error,
-) -> Failure {
-    use bollard::errors::Error;
-    let cause = match error {
-        Error::DockerResponseServerError { message, .. } => message.clone(),
-        Error::DockerStreamError { error } => error.clone(),
-        other => other.to_string(),
-    };
-    let cause: String = cause.trim().chars().take(MAX_MESSAGE_CHARS).collect();
-    Failure::new(reason, format!("could not {doing}: {cause}"))
 }

@@ -4,10 +4,13 @@ use std::{collections::HashMap, time::Duration};
 
 use bollard::{models::CreateImageInfo, query_parameters::CreateImageOptionsBuilder};
 use futures_util::StreamExt;
-use protocol::{event::Event, failure::FailureReason};
+use protocol::{event::Event, failure::FailureReason, sidecar::SIDECAR_MOUNT};
 use tokio::time::Instant;
 
-use super::engine::{Docker, failure, status};
+use super::{
+    container::SOCKET_FOLDER,
+    engine::{Docker, status},
+};
 use crate::{backend::answer::Failure, config::PullPolicy, held::Held};
 
 /// Between two progress events of one run.
@@ -48,8 +51,18 @@ impl Docker {
         match self.client.inspect_image(image).await {
             Ok(image) => Ok(image.id),
             Err(error) if status(&error) == Some(404) => Ok(None),
-            Err(error) => Err(failure(reason, &format!("look for image {image}"), &error)),
+            Err(error) => Err(self.failure(reason, &format!("look for image {image}"), &error)),
         }
+    }
+
+    /// Where the image wants volumes, our own places left out.
+    pub(super) async fn image_volumes(&self, image: &str) -> Result<Vec<String>, Failure> {
+        let found = self.client.inspect_image(image).await.map_err(|error| {
+            self.failure(FailureReason::ContainerCreate, &format!("look at image {image}"), &error)
+        })?;
+        let volumes = found.config.and_then(|config| config.volumes).unwrap_or_default();
+        let is_ours = |path: &str| [SIDECAR_MOUNT, SOCKET_FOLDER].contains(&path);
+        Ok(volumes.into_iter().filter(|path| !is_ours(path.trim_end_matches('/'))).collect())
     }
 
     async fn pull(
@@ -64,7 +77,7 @@ impl Docker {
         let mut pull = std::pin::pin!(self.client.create_image(Some(options), None, None));
         while let Some(step) = pull.next().await {
             let step =
-                step.map_err(|error| failure(reason, &format!("pull image {image}"), &error))?;
+                step.map_err(|error| self.failure(reason, &format!("pull image {image}"), &error))?;
             progress.take(step);
             let due = said.is_none_or(|said: Instant| said.elapsed() >= SAY_EVERY);
             if let (Some(held), true) = (held, due) {

@@ -21,7 +21,7 @@ const MAX_EXTENDED: u64 = 64 << 10;
 
 /// As much again as is unacknowledged may stand before it, acknowledged and not yet cut off; and a full journal
 /// ends with the line that filled it.
-const MAX_BYTES: u64 = 2 * MAX_JOURNAL_BYTES + 8 * MAX_SIDECAR_LINE_BYTES as u64;
+pub(crate) const MAX_BYTES: u64 = 2 * MAX_JOURNAL_BYTES + 8 * MAX_SIDECAR_LINE_BYTES as u64;
 
 impl Docker {
     pub(in crate::backend) async fn journal(&self, id: &ExecutionId) -> Option<Journal> {
@@ -41,7 +41,7 @@ impl Docker {
 }
 
 /// Reads up to the content of the archive's first file, and gives its size.
-async fn only_file<R: AsyncRead + Unpin>(archive: &mut R) -> std::io::Result<u64> {
+pub(crate) async fn only_file<R: AsyncRead + Unpin>(archive: &mut R) -> std::io::Result<u64> {
     let refuse = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned());
     // An extended header or two come before the file's own.
     for _ in 0..4 {

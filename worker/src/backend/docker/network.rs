@@ -10,7 +10,7 @@ use protocol::{
     spec::{Network, RunSpec},
 };
 
-use super::engine::{Docker, failure, name, status};
+use super::engine::{Docker, name, status};
 use crate::backend::answer::Failure;
 
 /// Subnets tried before a run fails for want of a free one.
@@ -32,11 +32,11 @@ impl Docker {
             match self.client.create_network(self.request(spec, &name, subnet)).await {
                 Ok(_) => return Ok(name),
                 Err(error) if error.to_string().contains("overlap") => refused = Some(error),
-                Err(error) => return Err(create_failure(&error)),
+                Err(error) => return Err(self.create_failure(&error)),
             }
         }
         Err(match refused {
-            Some(error) => create_failure(&error),
+            Some(error) => self.create_failure(&error),
             None => Failure::new(FailureReason::ContainerCreate, "no subnet was tried"),
         })
     }
@@ -62,11 +62,11 @@ impl Docker {
         match self.client.remove_network(&name(id)).await {
             Ok(()) => Ok(()),
             Err(error) if status(&error) == Some(404) => Ok(()),
-            Err(error) => Err(failure(FailureReason::Unknown, "remove the network", &error)),
+            Err(error) => Err(self.failure(FailureReason::Unknown, "remove the network", &error)),
         }
     }
-}
 
-fn create_failure(error: &bollard::errors::Error) -> Failure {
-    failure(FailureReason::ContainerCreate, "create the run's network", error)
+    fn create_failure(&self, error: &bollard::errors::Error) -> Failure {
+        self.failure(FailureReason::ContainerCreate, "create the run's network", error)
+    }
 }

@@ -4,14 +4,18 @@
 //! copies the image's files in then. That container's name is the lock between workers of one engine, and its
 //! presence says that the copy may not be complete.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use anyhow::Context;
 use bollard::{
     models::{ContainerCreateBody, HostConfig, Mount, MountType, MountVolumeOptions},
     query_parameters::{
         ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder,
-        ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+        ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder,
+        RemoveVolumeOptions,
     },
 };
 use protocol::{
@@ -20,7 +24,7 @@ use protocol::{
 };
 use tokio::time::Instant;
 
-use super::engine::{Docker, failure, status};
+use super::engine::{Docker, status};
 use crate::backend::answer::Failure;
 
 /// How long another worker's copy is waited for; one this old was left by a crash and is complete, since the
@@ -32,6 +36,9 @@ const LABEL: &str = "ozma.sidecar";
 
 /// What their names begin with.
 const VOLUMES: &str = "ozma-sidecar-";
+
+/// Containers that fill volumes, by when each was first seen by whoever tidies up.
+pub(super) type Fillers = HashMap<String, Instant>;
 
 enum Standing {
     Filled,
@@ -68,7 +75,8 @@ impl Docker {
     /// Removes the volumes of earlier images that had our sidecar image's name, unless a container uses them.
     /// Those of other names are other workers'.
     pub(in crate::backend) async fn remove_old_volumes(&self) -> anyhow::Result<()> {
-        let _one_at_a_time = self.volumes.lock().await;
+        let mut seen = self.volumes.lock().await;
+        self.remove_old_fillers(&mut seen).await?;
         let present = self.image_id(&self.sidecar_image, FailureReason::SidecarPrep).await?;
         // Without the image nobody knows which volume is old.
         let Some(present) = present.map(|id| volume_of(&id)) else { return Ok(()) };
@@ -94,12 +102,30 @@ impl Docker {
         Ok(())
     }
 
+    /// Removes what a crash left of a fill: a volume it names would never be unused.
+    async fn remove_old_fillers(&self, seen: &mut Fillers) -> anyhow::Result<()> {
+        let label = format!("{LABEL}={}", self.sidecar_image);
+        let filters = HashMap::from([("label".to_owned(), vec![label])]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let found = self.client.list_containers(Some(options)).await;
+        let found = found.context("list what fills the sidecar's volumes")?;
+        let found: HashSet<String> = found.into_iter().filter_map(|found| found.id).collect();
+        seen.retain(|id, _| found.contains(id));
+        for id in found {
+            let since = *seen.entry(id.clone()).or_insert_with(Instant::now);
+            if since.elapsed() > FILL_WITHIN {
+                self.remove_filler(&id).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn standing(&self, volume: &str) -> Result<Standing, Failure> {
         match self.client.inspect_volume(volume).await {
             Ok(found) if found.labels.contains_key(LABEL) => Ok(Standing::Filled),
             Ok(_) => Ok(Standing::Stray),
             Err(error) if status(&error) == Some(404) => Ok(Standing::Absent),
-            Err(error) => Err(prep_failure("look for the sidecar's volume", &error)),
+            Err(error) => Err(self.prep_failure("look for the sidecar's volume", &error)),
         }
     }
 
@@ -108,11 +134,11 @@ impl Docker {
         match self.remove_volume(volume).await {
             Ok(()) => Ok(()),
             Err(error) if status(&error) == Some(409) && Instant::now() < deadline => Ok(()),
-            Err(error) => Err(prep_failure("remove an empty volume of the sidecar's", &error)),
+            Err(error) => Err(self.prep_failure("remove an empty volume of the sidecar's", &error)),
         }
     }
 
-    async fn remove_volume(&self, volume: &str) -> Result<(), bollard::errors::Error> {
+    pub(super) async fn remove_volume(&self, volume: &str) -> Result<(), bollard::errors::Error> {
         match self.client.remove_volume(volume, None::<RemoveVolumeOptions>).await {
             Err(error) if status(&error) == Some(404) => Ok(()),
             done => done,
@@ -123,7 +149,7 @@ impl Docker {
         match self.client.inspect_container(filler, None).await {
             Ok(_) => Ok(true),
             Err(error) if status(&error) == Some(404) => Ok(false),
-            Err(error) => Err(prep_failure("look for the sidecar's volume", &error)),
+            Err(error) => Err(self.prep_failure("look for the sidecar's volume", &error)),
         }
     }
 
@@ -165,7 +191,7 @@ impl Docker {
                 Ok(true)
             }
             Err(error) if status(&error) == Some(409) => Ok(false),
-            Err(error) => Err(prep_failure("fill the sidecar's volume", &error)),
+            Err(error) => Err(self.prep_failure("fill the sidecar's volume", &error)),
         }
     }
 
@@ -177,7 +203,7 @@ impl Docker {
                 FailureReason::SidecarPrep,
                 format!("image {} has no {SIDECAR_BINARY}; is it a sidecar's?", self.sidecar_image),
             )),
-            Err(error) => Err(prep_failure("look into the sidecar's image", &error)),
+            Err(error) => Err(self.prep_failure("look into the sidecar's image", &error)),
         }
     }
 
@@ -186,8 +212,12 @@ impl Docker {
         match self.client.remove_container(filler, Some(options)).await {
             Ok(()) => Ok(()),
             Err(error) if matches!(status(&error), Some(404 | 409)) => Ok(()),
-            Err(error) => Err(prep_failure("finish the sidecar's volume", &error)),
+            Err(error) => Err(self.prep_failure("finish the sidecar's volume", &error)),
         }
+    }
+
+    fn prep_failure(&self, doing: &str, error: &bollard::errors::Error) -> Failure {
+        self.failure(FailureReason::SidecarPrep, doing, error)
     }
 }
 
@@ -199,8 +229,4 @@ fn short(image_id: &str) -> &str {
 
 fn volume_of(image_id: &str) -> String {
     format!("{VOLUMES}{}", short(image_id))
-}
-
-fn prep_failure(doing: &str, error: &bollard::errors::Error) -> Failure {
-    failure(FailureReason::SidecarPrep, doing, error)
 }

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::{
     entry::digest,
+    environments::{Ceilings, TimeoutWishes},
     http::{
         error::ApiError,
         forms::{self, MAX_LABEL_BYTES},
@@ -30,6 +31,7 @@ const MAX_METADATA_VALUE_BYTES: usize = 256;
 
 const MAX_BASE_PROMPT_BYTES: usize = 64 << 10;
 const MAX_KEY_BYTES: usize = 255;
+const MAX_PRIORITY: i32 = 100;
 
 const PROVIDERS: [ProviderKind; 6] = [
     ProviderKind::Agent,
@@ -40,7 +42,11 @@ const PROVIDERS: [ProviderKind; 6] = [
     ProviderKind::Gemini,
 ];
 
-pub(super) fn run(body: CreateRun, headers: &HeaderMap) -> Result<NewRun, ApiError> {
+pub(super) fn run(
+    body: CreateRun,
+    headers: &HeaderMap,
+    ceilings: Ceilings,
+) -> Result<NewRun, ApiError> {
     refuse_unsupported(&body)?;
     let idempotency = idempotency(&body, headers)?;
     let config = body.config.unwrap_or_default();
@@ -48,6 +54,16 @@ pub(super) fn run(body: CreateRun, headers: &HeaderMap) -> Result<NewRun, ApiErr
     let kept = serde_json::to_string(&config).expect("a configuration is plain data");
     let prompt = body.prompt.unwrap_or_default();
     forms::filled("prompt", &prompt, MAX_PROMPT_BYTES)?;
+    let wishes = TimeoutWishes {
+        queue_secs: config.queue_timeout_secs,
+        image_secs: config.image_timeout_secs,
+        setup_secs: config.setup_timeout_secs,
+        run_secs: config.timeout_secs,
+    };
+    let timeouts = forms::timeouts("config.", wishes, ceilings)?;
+    let priority = priority(config.priority.unwrap_or_default())?;
+    let retry = forms::retry("config.retry", config.retry)?;
+    let tags = config.worker_tags.map(|tags| forms::tags("config.worker_tags", tags));
     let AgentConfig { name, model_id, base_prompt, environment_id, worker_host, harness, .. } =
         config;
     let harness = harness.unwrap_or_default();
@@ -66,6 +82,10 @@ pub(super) fn run(body: CreateRun, headers: &HeaderMap) -> Result<NewRun, ApiErr
         model_id: forms::optional("config.model_id", model, MAX_LABEL_BYTES)?,
         base_prompt: forms::optional("config.base_prompt", base_prompt, MAX_BASE_PROMPT_BYTES)?,
         worker_host: worker_host.map(worker).transpose()?.flatten(),
+        worker_tags: tags.transpose()?,
+        priority,
+        timeouts,
+        retry,
         metadata: metadata(body.metadata.unwrap_or_default())?,
         parent_run_id: body
             .parent_run_id
@@ -145,6 +165,14 @@ fn provider(harness: &RunHarness) -> Result<Option<ProviderKind>, ApiError> {
     })?;
     forms::provider("config.harness.type", provider)?;
     Ok(Some(provider))
+}
+
+fn priority(priority: i32) -> Result<i32, ApiError> {
+    if (-MAX_PRIORITY..=MAX_PRIORITY).contains(&priority) {
+        return Ok(priority);
+    }
+    let rule = format!("must be -{MAX_PRIORITY} to {MAX_PRIORITY}");
+    Err(ApiError::invalid("config.priority", rule))
 }
 
 fn title(text: String) -> Result<String, ApiError> {
