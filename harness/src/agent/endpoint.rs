@@ -1,9 +1,14 @@
 //! Which model answers the built-in agent.
 
-use protocol::{failure::FailureReason, secret::Secret, sidecar::Launch, spec::Endpoint};
+use protocol::{
+    failure::FailureReason,
+    secret::Secret,
+    sidecar::Launch,
+    spec::{Endpoint, HttpEndpoint},
+};
 
 use crate::{
-    agent::{model::Model, openai::OpenaiChat, script::Script},
+    agent::{model::Model, remote::Remote, script::Script, wire::Wire},
     endpoint::{choose as chosen, is_own, value},
     failure::Failure,
 };
@@ -16,15 +21,24 @@ pub(super) fn choose(launch: &Launch) -> Result<Model, Failure> {
         Endpoint::Scripted { script } => Script::read(&script, &launch.prompt)
             .map(Model::Scripted)
             .map_err(|error| unusable(format!("the script of turns: {error}"))),
-        Endpoint::OpenaiChat(http) if http.model.is_empty() => Err(unusable(
-            "no model named: set OPENAI_MODEL among the environment's values, or ask for one in the run"
-                .to_owned(),
-        )),
-        Endpoint::OpenaiChat(http) => OpenaiChat::new(&http, extra_ca(launch)).map(Model::OpenaiChat),
-        Endpoint::OpenaiResponses(_) | Endpoint::Anthropic(_) | Endpoint::Gemini(_) => {
+        Endpoint::OpenaiChat(http) => remote(launch, Wire::Chat, &http),
+        Endpoint::OpenaiResponses(http) => remote(launch, Wire::Responses, &http),
+        Endpoint::Anthropic(http) => remote(launch, Wire::Anthropic, &http),
+        Endpoint::Gemini(_) => {
             Err(unusable("the agent does not speak the dialect of this endpoint".to_owned()))
         }
     }
+}
+
+fn remote(launch: &Launch, wire: Wire, http: &HttpEndpoint) -> Result<Model, Failure> {
+    if http.model.is_empty() {
+        return Err(Failure::new(
+            FailureReason::AgentInvocation,
+            "no model named: set OPENAI_MODEL or ANTHROPIC_MODEL among the environment's values, or ask for one in \
+             the run",
+        ));
+    }
+    Ok(Model::Remote(Box::new(Remote::new(wire, http, extra_ca(launch))?)))
 }
 
 /// Further certificate authorities, for the environment's own endpoint only: its set-up commands decide where a
@@ -37,7 +51,7 @@ fn extra_ca(launch: &Launch) -> Option<&str> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use protocol::spec::{HarnessSpec, HttpEndpoint};
+    use protocol::spec::HarnessSpec;
 
     use super::*;
 

@@ -48,8 +48,18 @@ impl ApiError {
 
     /// The failure an answer with `status` stands for; `status` 0 is an error inside a stream.
     pub(crate) fn failure(&self, status: u16) -> Failure {
-        let reason = if self.says("insufficient_quota") || self.says("billing_hard_limit_reached") {
+        let message = self.message.as_deref().unwrap_or_default();
+        let reason = if ["insufficient_quota", "billing_hard_limit_reached", "billing_error"]
+            .iter()
+            .any(|word| self.says(word))
+            // Anthropic's is a bad request with a text.
+            || message.contains("credit balance is too low")
+        {
             FailureReason::QuotaExhausted
+        } else if self.says("overloaded_error") || self.says("rate_limit_error") {
+            FailureReason::RateLimit
+        } else if self.says("authentication_error") || self.says("permission_error") {
+            FailureReason::AuthExpired
         } else if self.says("content_filter") || self.says("content_policy_violation") {
             FailureReason::ContentRefused
         } else {

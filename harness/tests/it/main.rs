@@ -3,6 +3,7 @@
 
 mod agent;
 mod command;
+mod mcp;
 mod real;
 mod run;
 mod transcripts;

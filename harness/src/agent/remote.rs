@@ -1,16 +1,17 @@
-//! A model behind an OpenAI-compatible endpoint: ask, stream, and ask again when that can help.
+//! A model behind an endpoint, in any dialect: ask, stream, and ask again when that can help.
 
 use std::{path::Path, time::Duration};
 
 use protocol::{event::Event, failure::FailureReason, secret::Secret, spec::HttpEndpoint};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 
 use crate::{
     agent::{
         conversation::{Message, Reply},
-        request,
         sse::Assembly,
         text::Running,
+        tools::Tool,
+        wire::Wire,
     },
     failure::{ApiError, Failure},
     feed::Feed,
@@ -57,7 +58,8 @@ impl Retry {
     }
 }
 
-pub(crate) struct OpenaiChat {
+pub(crate) struct Remote {
+    wire: Wire,
     client: reqwest::Client,
     url: reqwest::Url,
     model: String,
@@ -74,11 +76,14 @@ struct Miss {
     retry_after: Option<Duration>,
 }
 
-impl OpenaiChat {
-    pub(super) fn new(endpoint: &HttpEndpoint, extra_ca: Option<&str>) -> Result<Self, Failure> {
-        let HttpEndpoint { base_url, api_key, headers, model, .. } = endpoint;
+impl Remote {
+    pub(super) fn new(
+        wire: Wire,
+        endpoint: &HttpEndpoint,
+        extra_ca: Option<&str>,
+    ) -> Result<Self, Failure> {
         let refused = |what: String| Failure::new(FailureReason::AgentInvocation, what);
-        let url = format!("{}/chat/completions", base_url.trim_end_matches('/'));
+        let url = format!("{}{}", endpoint.base_url.trim_end_matches('/'), wire.path());
         let url = reqwest::Url::parse(&url)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https"))
@@ -86,10 +91,7 @@ impl OpenaiChat {
                 refused("the model's base URL is no http or https address".to_owned())
             })?;
         let mut sent = HeaderMap::new();
-        let secrets = api_key.iter().chain(headers.values()).cloned().collect();
-        let key = api_key.as_ref().map(|key| (AUTHORIZATION.as_str().to_owned(), bearer(key)));
-        let more = headers.iter().map(|(name, value)| (name.clone(), value.expose().to_owned()));
-        for (name, value) in key.into_iter().chain(more) {
+        for (name, value) in wire.headers(endpoint) {
             let name_bytes = HeaderName::try_from(name.as_str());
             let (Ok(name), Ok(mut value)) = (name_bytes, HeaderValue::try_from(value)) else {
                 return Err(refused(format!("the value for the header {name:?} is no header")));
@@ -97,6 +99,7 @@ impl OpenaiChat {
             value.set_sensitive(true);
             sent.insert(name, value);
         }
+        let secrets = endpoint.api_key.iter().chain(endpoint.headers.values()).cloned().collect();
         let tls = tls::client_config(extra_ca.map(Path::new))
             .map_err(|error| refused(format!("certificate authorities: {error}")))?;
         let client = reqwest::Client::builder()
@@ -109,19 +112,25 @@ impl OpenaiChat {
             .user_agent(concat!("ozma/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| refused(format!("HTTP client: {error}")))?;
-        Ok(Self { client, url, model: model.clone(), retry: Retry::default(), secrets })
+        let model = endpoint.model.clone();
+        Ok(Self { wire, client, url, model, retry: Retry::default(), secrets })
     }
 
     pub(super) fn name(&self) -> &str {
         &self.model
     }
 
+    pub(super) fn wire(&self) -> Wire {
+        self.wire
+    }
+
     pub(super) async fn reply(
         &mut self,
         conversation: &[Message],
+        tools: &[Tool],
         feed: &Feed,
     ) -> Result<Reply, Failure> {
-        let body = request::body(&self.model, conversation).to_string();
+        let body = self.wire.body(&self.model, conversation, tools).to_string();
         let mut tried = 0;
         loop {
             tried += 1;
@@ -134,8 +143,9 @@ impl OpenaiChat {
             }
             let wait = self.retry.wait(tried, miss.retry_after).filter(|_| miss.again);
             let Some(wait) = wait else { return Err(miss.failure) };
-            let text = format!("{}; trying again in {:.1} s", miss.failure, wait.as_secs_f32());
-            feed.send(Event::Notice { text }).await;
+            let wait_ms = u64::try_from(wait.as_millis()).ok();
+            let message = miss.failure.message;
+            feed.send(Event::ModelRetry { attempt: tried, wait_ms, message }).await;
             tokio::time::sleep(wait).await;
         }
     }
@@ -151,7 +161,7 @@ impl OpenaiChat {
         if !response.status().is_success() {
             return Err(refusal(response).await);
         }
-        let mut assembly = Assembly::new();
+        let mut assembly = Assembly::new(self.wire);
         let mut running = Running::new(feed);
         while !assembly.done() {
             let Some(bytes) = response.chunk().await.map_err(|error| lost(&error))? else { break };
@@ -169,10 +179,6 @@ impl Miss {
             || failure.reason == FailureReason::RateLimit;
         Self { failure, again, retry_after: None }
     }
-}
-
-fn bearer(key: &Secret) -> String {
-    format!("Bearer {}", key.expose())
 }
 
 /// The endpoint could not be reached, or broke off. The address is the environment's own and may be told,
@@ -212,7 +218,8 @@ async fn refusal(mut response: reqwest::Response) -> Miss {
         }
     }
     body.truncate(MAX_ERROR_BYTES);
-    let failure = ApiError::read(&String::from_utf8_lossy(&body)).failure(status);
+    let mut failure = ApiError::read(&String::from_utf8_lossy(&body)).failure(status);
+    failure.retry_after = retry_after;
     let again = matches!(failure.reason, FailureReason::RateLimit | FailureReason::NetworkError);
     Miss { failure, again, retry_after }
 }
