@@ -84,6 +84,11 @@ pub(crate) fn lines(term: &Term, event: &Event) -> Vec<String> {
             marked(term, *scripted, body.collect())
         }
         Event::Notice { text } => vec![term.paint(Style::Warn, &format!("  note: {}", safe(text)))],
+        Event::ModelRetry { attempt, wait_ms, message } => {
+            let wait = wait_ms.map(|ms| format!(" in {}", duration(ms))).unwrap_or_default();
+            let text = format!("  model asked again{wait} (try {attempt}): {}", safe(message));
+            vec![term.paint(Style::Warn, &text)]
+        }
         Event::Truncated { what, limit } => {
             let text = format!("  left out: {} reached its limit of {limit}", safe(what));
             vec![term.paint(Style::Warn, &text)]
@@ -92,6 +97,8 @@ pub(crate) fn lines(term: &Term, event: &Event) -> Vec<String> {
         Event::Exit(exit) => self::exit(term, exit),
         Event::PhaseStarted { .. }
         | Event::ImageProgress { .. }
+        | Event::Session { .. }
+        | Event::Raw { .. }
         | Event::Usage { .. }
         | Event::ArtifactPart { .. } => Vec::new(),
     }

@@ -248,6 +248,7 @@ fn run_spec(core: &Core, run: &Assignment) -> Result<RunSpec, StoreError> {
         network: spec.network,
         timeouts: spec.timeouts.resolved(),
         artifacts: spec.artifacts,
+        session: None,
     })
 }
 

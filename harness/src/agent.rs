@@ -2,22 +2,24 @@
 //! The loop is the same for every model; only `model::Model` knows where answers come from.
 
 pub(crate) mod conversation;
+pub(crate) mod draft;
 mod endpoint;
+mod mcp;
 mod model;
-mod openai;
-mod request;
+mod remote;
 pub mod script;
 pub(crate) mod sse;
 mod text;
-mod tools;
+pub(crate) mod tools;
+pub(crate) mod wire;
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use protocol::{
     event::{Event, Exit},
     failure::FailureReason,
     sidecar::Launch,
-    spec::AgentBounds,
+    spec::{AgentBounds, McpServer},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -33,11 +35,14 @@ use crate::{
     feed::Feed,
 };
 
+pub(crate) use self::text::shown;
+
 pub(crate) struct Agent {
     model: Model,
     tools: Tools,
     bounds: AgentBounds,
     conversation: Vec<Message>,
+    mcp_servers: BTreeMap<String, McpServer>,
 }
 
 impl Agent {
@@ -55,6 +60,7 @@ impl Agent {
             tools: Tools::new(&launch.directory, launch.env),
             bounds: launch.harness.bounds,
             conversation: vec![Message::System(system), Message::User(launch.prompt)],
+            mcp_servers: launch.harness.mcp_servers,
         })
     }
 }
@@ -77,17 +83,23 @@ impl Adapter for Agent {
             scripted,
         })
         .await;
+        tokio::select! {
+            () = self.tools.connect(&self.mcp_servers, &feed) => {}
+            () = cancel.cancelled() => return Err(Failure::cancelled()),
+        }
         let mut used = Usage::default();
         for turn in 1..=self.bounds.max_turns {
             let reply = tokio::select! {
-                reply = self.model.reply(&self.conversation, &feed) => reply?,
+                reply = self.model.reply(&self.conversation, self.tools.offered(), &feed) => reply?,
                 () = cancel.cancelled() => return Err(Failure::cancelled()),
             };
             used.add(reply.usage);
             feed.send(Event::Usage {
                 input_tokens: used.input_tokens,
                 output_tokens: used.output_tokens,
+                cached_input_tokens: used.cached_input_tokens,
                 turns: turn,
+                cost_usd: None,
                 scripted,
             })
             .await;
@@ -132,8 +144,8 @@ impl Agent {
         let scripted = self.model.scripted();
         feed.send(Event::ToolCall {
             id: call.id.clone(),
-            name: call.name.clone(),
-            input: text::shown(&call.input()),
+            name: self.tools.shown_name(&call.name).to_owned(),
+            input: shown(&call.input()),
             scripted,
         })
         .await;
@@ -141,7 +153,7 @@ impl Agent {
         let result = self.tools.run(&call.name, &call.arguments).await;
         feed.send(Event::ToolResult {
             id: call.id.clone(),
-            name: call.name.clone(),
+            name: self.tools.shown_name(&call.name).to_owned(),
             ok: result.ok,
             output: result.output.clone(),
             duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -157,10 +169,8 @@ fn answered(turns: u32) -> Exit {
     Exit {
         success: true,
         exit_code: Some(0),
-        reason: None,
         message: format!("the agent answered after {turns} turns"),
-        peak_memory_bytes: None,
-        oom_killed: false,
+        ..Exit::default()
     }
 }
 

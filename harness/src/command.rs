@@ -111,8 +111,7 @@ impl Adapter for CommandLine {
             } else {
                 format!("the command ended with code {code}")
             },
-            peak_memory_bytes: None,
-            oom_killed: false,
+            ..Exit::default()
         })
     }
 }

@@ -1,7 +1,16 @@
 //! What went wrong with a provider, put into one of the closed list of reasons.
 
+mod cli;
+mod endpoint;
+
+use std::time::Duration;
+
 use protocol::{event::Exit, failure::FailureReason};
-use serde::Deserialize;
+
+pub(crate) use self::{
+    cli::{Ended, claude, codex, gemini, opencode},
+    endpoint::ApiError,
+};
 
 /// Why a provider did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -10,6 +19,8 @@ pub struct Failure {
     pub reason: FailureReason,
     /// For people, in a sentence, without secrets.
     pub message: String,
+    /// How long the vendor asks to be left alone, where it says.
+    pub retry_after: Option<Duration>,
 }
 
 /// Longest message of a failure, in bytes; what is over it is cut off. Much of it may come from elsewhere.
@@ -19,7 +30,7 @@ impl Failure {
     pub fn new(reason: FailureReason, message: impl Into<String>) -> Self {
         let mut message = message.into();
         message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
-        Self { reason, message }
+        Self { reason, message, retry_after: None }
     }
 
     pub(crate) fn cancelled() -> Self {
@@ -29,75 +40,11 @@ impl Failure {
     /// The exit event that says so.
     pub fn exit(self) -> Exit {
         Exit {
-            success: false,
-            exit_code: None,
             reason: Some(self.reason),
             message: self.message,
-            peak_memory_bytes: None,
-            oom_killed: false,
+            retry_after_ms: self.retry_after.and_then(|d| u64::try_from(d.as_millis()).ok()),
+            ..Exit::default()
         }
-    }
-}
-
-/// Longest part of an endpoint's own message that is shown.
-const MAX_SHOWN_BYTES: usize = 600;
-
-/// The error of an OpenAI-compatible body: `{"error": {"message", "code", "type"}}`, or some other text.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct ApiError {
-    message: Option<String>,
-    code: Option<serde_json::Value>,
-    #[serde(rename = "type")]
-    kind: Option<String>,
-}
-
-impl ApiError {
-    pub(crate) fn read(body: &str) -> Self {
-        #[derive(Deserialize)]
-        struct Body {
-            error: serde_json::Value,
-        }
-        let error = serde_json::from_str::<Body>(body).map(|body| body.error);
-        match error {
-            Ok(serde_json::Value::String(message)) => {
-                Self { message: Some(message), ..Self::default() }
-            }
-            Ok(object) => serde_json::from_value(object).unwrap_or_default(),
-            Err(_) => Self { message: Some(body.trim().to_owned()), ..Self::default() },
-        }
-    }
-
-    fn says(&self, word: &str) -> bool {
-        self.code.as_ref().and_then(|code| code.as_str()) == Some(word)
-            || self.kind.as_deref() == Some(word)
-    }
-
-    fn shown(&self) -> String {
-        let message =
-            self.message.as_deref().filter(|text| !text.is_empty()).unwrap_or("no reason");
-        let end = message.floor_char_boundary(MAX_SHOWN_BYTES);
-        message[..end].to_owned()
-    }
-
-    /// The failure an answer with `status` stands for; `status` 0 is an error inside a stream.
-    pub(crate) fn failure(&self, status: u16) -> Failure {
-        let reason = if self.says("insufficient_quota") || self.says("billing_hard_limit_reached") {
-            FailureReason::QuotaExhausted
-        } else if self.says("content_filter") || self.says("content_policy_violation") {
-            FailureReason::ContentRefused
-        } else {
-            match status {
-                401 | 403 => FailureReason::AuthExpired,
-                402 => FailureReason::QuotaExhausted,
-                // Overloaded: like a rate limit, it passes with time.
-                429 | 503 | 529 => FailureReason::RateLimit,
-                0 | 408 | 500..=599 => FailureReason::NetworkError,
-                _ => FailureReason::AgentInvocation,
-            }
-        };
-        let place = if status == 0 { "in its stream".to_owned() } else { status.to_string() };
-        Failure::new(reason, format!("the model's endpoint answered {place}: {}", self.shown()))
     }
 }
 
@@ -106,26 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_put_into_its_class() {
-        use FailureReason as R;
-        for (status, body, reason) in [
-            (401, r#"{"error":{"message":"bad key"}}"#, R::AuthExpired),
-            (403, "forbidden", R::AuthExpired),
-            (429, r#"{"error":{"message":"slow down"}}"#, R::RateLimit),
-            (429, r#"{"error":{"code":"insufficient_quota","message":"pay"}}"#, R::QuotaExhausted),
-            (400, r#"{"error":{"code":"content_filter"}}"#, R::ContentRefused),
-            (404, r#"{"error":{"message":"no such model"}}"#, R::AgentInvocation),
-            (500, "<html>", R::NetworkError),
-            (529, r#"{"error":"overloaded"}"#, R::RateLimit),
-        ] {
-            assert_eq!(ApiError::read(body).failure(status).reason, reason, "{status} {body}");
-        }
-    }
-
-    #[test]
     fn a_long_message_is_cut_between_characters() {
-        let shown = ApiError::read(&"é".repeat(1000)).shown();
-        assert_eq!(shown.len(), MAX_SHOWN_BYTES);
         let failure = Failure::new(FailureReason::Unknown, "é".repeat(100_000));
         assert_eq!(failure.message.len(), MAX_MESSAGE_BYTES);
     }

@@ -2,7 +2,7 @@
 //! targets in `fuzz/`, and for the properties below. In no build that ships.
 
 use crate::{
-    agent::{conversation::Reply, sse::Assembly},
+    agent::{conversation::Reply, sse::Assembly, wire::Wire},
     failure::Failure,
     lines::{Lines, Piece},
 };
@@ -10,17 +10,19 @@ use crate::{
 /// What a model's endpoint streams: where the network cuts it must not matter. The first byte says where.
 pub fn openai_stream(bytes: &[u8]) {
     let Some((size, stream)) = bytes.split_first() else { return };
-    let cut = answer(stream.chunks(usize::from(*size).max(1)));
-    let whole = answer(std::iter::once(stream));
-    assert_eq!(cut, whole);
+    for wire in [Wire::Chat, Wire::Responses, Wire::Anthropic] {
+        let cut = answer(wire, stream.chunks(usize::from(*size).max(1)));
+        let whole = answer(wire, std::iter::once(stream));
+        assert_eq!(cut, whole);
+    }
 }
 
 /// What must be the same however the stream is cut.
 type Answer = Result<(String, Vec<(String, String, String)>, u64, bool), String>;
 
-fn answer<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> Answer {
+fn answer<'a>(wire: Wire, chunks: impl Iterator<Item = &'a [u8]>) -> Answer {
     let told = |failure: Failure| format!("{}: {}", failure.reason, failure.message);
-    let mut assembly = Assembly::new();
+    let mut assembly = Assembly::new(wire);
     let mut shown = String::new();
     for chunk in chunks {
         shown.push_str(&assembly.push(chunk).map_err(told)?);

@@ -3,8 +3,11 @@
 
 mod adapter;
 pub mod agent;
+mod cli;
 mod command;
 pub mod credentials;
+mod dialect;
+mod endpoint;
 pub mod failure;
 mod feed;
 #[cfg(any(test, fuzzing))]
@@ -13,22 +16,26 @@ pub mod fuzzing;
 pub mod lines;
 pub mod output;
 pub mod process;
+#[doc(hidden)]
+pub mod replay;
 pub mod tls;
 
 use protocol::{
     event::{Event, Exit},
-    failure::FailureReason,
     sidecar::Launch,
     spec::ProviderKind,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{adapter::Adapter, agent::Agent, command::CommandLine, failure::Failure, feed::Feed};
+use crate::{
+    adapter::Adapter, agent::Agent, cli::Cli, command::CommandLine, failure::Failure, feed::Feed,
+};
 
-/// The providers this build can drive; the others answer that they are not available.
+/// The providers there are. A closed set: an enum says so.
 enum Provider {
     Agent(Box<Agent>),
+    Cli(Box<Cli>),
     Command(Box<CommandLine>),
 }
 
@@ -37,13 +44,10 @@ impl Provider {
         match launch.harness.provider {
             ProviderKind::Agent => Ok(Self::Agent(Box::new(Agent::new(launch)?))),
             ProviderKind::Command => Ok(Self::Command(Box::new(CommandLine::new(launch)?))),
-            kind @ (ProviderKind::Claude
+            ProviderKind::Claude
             | ProviderKind::Codex
             | ProviderKind::Opencode
-            | ProviderKind::Gemini) => Err(Failure::new(
-                FailureReason::AgentInvocation,
-                format!("provider {} is not available in this version", kind.as_str()),
-            )),
+            | ProviderKind::Gemini => Ok(Self::Cli(Box::new(Cli::new(launch)?))),
         }
     }
 }
@@ -54,6 +58,7 @@ pub async fn run(launch: Launch, events: mpsc::Sender<Event>, cancel: Cancellati
     let feed = Feed::new(events);
     let ended = match Provider::of(launch) {
         Ok(Provider::Agent(agent)) => Box::pin(agent.run(feed, cancel.clone())).await,
+        Ok(Provider::Cli(cli)) => Box::pin(cli.run(feed, cancel.clone())).await,
         Ok(Provider::Command(command)) => Box::pin(command.run(feed, cancel.clone())).await,
         Err(failure) => Err(failure),
     };

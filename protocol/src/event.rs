@@ -208,11 +208,36 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "is_false")]
         scripted: bool,
     },
-    /// Tokens so far, in this execution.
+    /// The provider's own name for the conversation; a later run can go on from it.
+    Session {
+        provider: String,
+        session_id: String,
+    },
+    /// The provider asks its model again after a failure that may pass.
+    ModelRetry {
+        attempt: u32,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        wait_ms: Option<u64>,
+        message: String,
+    },
+    /// A line of a provider's output that this build does not know, as it came.
+    Raw {
+        line: String,
+        #[serde(default, skip_serializing_if = "is_false")]
+        truncated: bool,
+    },
+    /// Tokens and money so far, in this execution, as the provider or its endpoint counts them.
     Usage {
+        /// All that went in, what came from a cache included.
         input_tokens: u64,
         output_tokens: u64,
+        /// Of the input, what came from the vendor's cache.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        cached_input_tokens: u64,
         turns: u32,
+        /// In US dollars, where the provider says.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cost_usd: Option<f64>,
         #[serde(default, skip_serializing_if = "is_false")]
         scripted: bool,
     },
@@ -273,7 +298,7 @@ pub struct Artifact {
 }
 
 /// How an execution ended, as its sidecar saw it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
     /// The provider's own word, never the exit code alone.
     pub success: bool,
@@ -289,6 +314,17 @@ pub struct Exit {
     pub peak_memory_bytes: Option<u64>,
     #[serde(default, skip_serializing_if = "is_false")]
     pub oom_killed: bool,
+    /// How long the model's vendor asks to be left alone, where it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde's skip_serializing_if passes a reference"
+)]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 #[expect(

@@ -83,6 +83,8 @@ reasons! {
     TaskCancelled = "task_cancelled", User;
     /// The worker was told to stop and could not finish the run.
     GracefulShutdown = "graceful_shutdown", Platform;
+    /// What an earlier run of the conversation left is no longer on its worker.
+    SessionGone = "session_gone", User;
     /// The worker fell silent for longer than its lease.
     WorkerLost = "worker_lost", Platform;
     /// The sidecar fell silent or broke its protocol.

@@ -75,7 +75,7 @@ impl FailureReason {
             | Self::ContainerStart
             | Self::WorkspaceSetup
             | Self::Unknown => FailureClass::Platform,
-            Self::Clone | Self::SetupCommand => FailureClass::Setup,
+            Self::Clone | Self::SetupCommand | Self::SessionGone => FailureClass::Setup,
             Self::ContainerExit | Self::AgentInvocation | Self::AgentExit | Self::AgentLimit => {
                 FailureClass::Agent
             }

@@ -32,6 +32,16 @@ pub const JOURNAL_PATH: &str = "/ozma/journal.jsonl";
 /// Where repositories are cloned to and set-up commands run.
 pub const WORKSPACE: &str = "/workspace";
 
+/// Where a conversation's session files are kept, writable by the provider's user.
+pub const SESSION_MOUNT: &str = "/ozma/session";
+
+/// The folder below which the command line of a provider is mounted, read-only, where the worker has an image of
+/// it: `/harness/<provider>/bin` is at the end of the provider's `PATH`.
+pub const HARNESS_MOUNT: &str = "/harness";
+
+/// What a provider printed, byte for byte, below `Launch.state_directory`; kept as an artifact.
+pub const TRANSCRIPT_FILE: &str = "transcript.jsonl";
+
 /// The unprivileged user that providers run as.
 pub const AGENT_UID: u32 = 10_001;
 
@@ -112,6 +122,10 @@ pub struct Launch {
     pub directory: String,
     /// The harness's own folder for the prompt file and configuration, writable.
     pub state_directory: String,
+    /// Where what a later run needs to go on with this conversation is kept: the same folder in each of its runs.
+    /// No secret may be left in it. Below `state_directory` where nothing is kept.
+    #[serde(default)]
+    pub session_directory: String,
     /// The environment's values, for the provider.
     pub env: BTreeMap<String, Secret>,
     pub harness: HarnessSpec,

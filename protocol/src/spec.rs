@@ -39,6 +39,21 @@ pub struct RunSpec {
     /// Paths below the workspace, `*` and `**` allowed, that are kept as `FILE` artifacts when the run ends.
     #[serde(default)]
     pub artifacts: Vec<String>,
+    /// The conversation it belongs to, kept on the worker for a run that goes on with it; `None` where nothing is
+    /// kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionSpec>,
+}
+
+/// A conversation whose workspace and session files a worker keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionSpec {
+    /// The id of the conversation's first run.
+    pub conversation_id: RunId,
+    /// It goes on with what an earlier run left: where the worker has it no more, the run fails with
+    /// `session_gone`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resume: bool,
 }
 
 /// A repository to clone into the workspace.
@@ -125,6 +140,46 @@ pub struct HarnessSpec {
     /// it in from its own configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Endpoint>,
+    /// What the provider calls a model that is asked for by another name; others keep theirs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub model_map: BTreeMap<String, String>,
+    /// Servers of further tools, by a name of letters, digits, `-` and `_`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mcp_servers: BTreeMap<String, McpServer>,
+    /// The provider's own name for a conversation to go on with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<String>,
+    /// Seconds without a word after which a provider is stopped, with `agent_limit`; half an hour without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_secs: Option<u64>,
+}
+
+impl HarnessSpec {
+    /// The model asked for, by the name the provider has for it.
+    pub fn mapped_model(&self) -> Option<&str> {
+        let asked = self.model.as_deref().filter(|model| !model.is_empty())?;
+        Some(self.model_map.get(asked).map_or(asked, String::as_str))
+    }
+}
+
+/// A server that speaks the Model Context Protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "transport", rename_all = "snake_case")]
+pub enum McpServer {
+    /// A program started in the container as the provider's user, spoken to over its standard streams.
+    Stdio {
+        command: String,
+        #[serde(default)]
+        args: Vec<String>,
+        #[serde(default)]
+        env: BTreeMap<String, Secret>,
+    },
+    /// Streamable HTTP.
+    Http {
+        url: String,
+        #[serde(default)]
+        headers: BTreeMap<String, Secret>,
+    },
 }
 
 /// Bounds of the built-in agent. At a bound the run fails with `agent_limit`, naming it.
@@ -148,16 +203,65 @@ impl Default for AgentBounds {
 #[serde(tag = "dialect", rename_all = "snake_case")]
 pub enum Endpoint {
     /// OpenAI-compatible chat completions below `base_url` (`…/v1`).
-    OpenaiChat {
-        base_url: String,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        api_key: Option<Secret>,
-        #[serde(default)]
-        headers: BTreeMap<String, Secret>,
-        model: String,
-    },
+    OpenaiChat(HttpEndpoint),
+    /// OpenAI's responses below `base_url` (`…/v1`).
+    OpenaiResponses(HttpEndpoint),
+    /// Anthropic's messages below `base_url`, without `/v1`.
+    Anthropic(HttpEndpoint),
+    /// Google's generateContent below `base_url`, without `/v1beta`.
+    Gemini(HttpEndpoint),
     /// No model: turns from a file, for trying Ozma without a key. See `harness::agent::script`.
     Scripted { script: String },
+}
+
+impl Endpoint {
+    /// The address and what belongs to it; `None` for a script.
+    pub fn http(&self) -> Option<&HttpEndpoint> {
+        match self {
+            Self::OpenaiChat(http)
+            | Self::OpenaiResponses(http)
+            | Self::Anthropic(http)
+            | Self::Gemini(http) => Some(http),
+            Self::Scripted { .. } => None,
+        }
+    }
+}
+
+/// An address at which a model answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpEndpoint {
+    /// Without a slash at its end.
+    pub base_url: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key: Option<Secret>,
+    #[serde(default, skip_serializing_if = "is_api_key")]
+    pub auth: Auth,
+    #[serde(default)]
+    pub headers: BTreeMap<String, Secret>,
+    /// Empty: the run must name one.
+    #[serde(default)]
+    pub model: String,
+}
+
+/// What an endpoint's key is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Auth {
+    /// A key of the vendor's API.
+    #[default]
+    ApiKey,
+    /// A token that goes out as `Authorization: Bearer`.
+    Bearer,
+    /// A token of an account at the vendor, by its own login.
+    Oauth,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde's skip_serializing_if passes a reference"
+)]
+fn is_api_key(auth: &Auth) -> bool {
+    *auth == Auth::ApiKey
 }
 
 /// What the container may use. `None` is the worker's default.

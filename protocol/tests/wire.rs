@@ -17,7 +17,7 @@ use protocol::{
     sidecar::{
         Assign, Cancel, FromHarness, FromSidecar, Message, Seq, SidecarHello, StopCause, ToSidecar,
     },
-    spec::{Endpoint, HarnessSpec, ProviderKind, Repo, RunSpec},
+    spec::{Endpoint, HarnessSpec, HttpEndpoint, ProviderKind, Repo, RunSpec},
 };
 
 const RUN: &str = "0198c5f0-0000-7000-8000-000000000001";
@@ -37,18 +37,19 @@ fn spec() -> RunSpec {
         env: [("TOKEN".to_owned(), Secret::new("s3cret"))].into(),
         harness: HarnessSpec {
             provider: ProviderKind::Agent,
-            endpoint: Some(Endpoint::OpenaiChat {
+            endpoint: Some(Endpoint::OpenaiChat(HttpEndpoint {
                 base_url: "http://127.0.0.1:9/v1".to_owned(),
                 api_key: Some(Secret::new("key")),
-                headers: [].into(),
                 model: "m".to_owned(),
-            }),
+                ..HttpEndpoint::default()
+            })),
             ..HarnessSpec::default()
         },
         shape: protocol::spec::Shape::default(),
         network: protocol::spec::Network::Open,
         timeouts: protocol::spec::Timeouts::default(),
         artifacts: vec!["dist/**".to_owned()],
+        session: None,
     }
 }
 
@@ -217,7 +218,21 @@ fn events() -> Vec<Event> {
             truncated: false,
             scripted: true,
         },
-        Event::Usage { input_tokens: 1, output_tokens: 2, turns: 1, scripted: false },
+        Event::Session { provider: "claude".to_owned(), session_id: "s1".to_owned() },
+        Event::ModelRetry {
+            attempt: 1,
+            wait_ms: Some(500),
+            message: "rate_limit (429)".to_owned(),
+        },
+        Event::Raw { line: r#"{"type":"new"}"#.to_owned(), truncated: false },
+        Event::Usage {
+            input_tokens: 1,
+            output_tokens: 2,
+            cached_input_tokens: 0,
+            turns: 1,
+            cost_usd: Some(0.25),
+            scripted: false,
+        },
         Event::Answer { text: "done".to_owned(), scripted: false },
         Event::Notice { text: "left out big.bin".to_owned() },
         Event::Truncated { what: "output".to_owned(), limit: 5 },

@@ -31,6 +31,7 @@ pub(crate) async fn run(
         prompt: context.spec.prompt.clone(),
         directory: directory.display().to_string(),
         state_directory: context.places.state.display().to_string(),
+        session_directory: String::new(),
         env: context.spec.env.clone(),
         harness: context.spec.harness.clone(),
     };
@@ -108,6 +109,9 @@ fn may_say(event: &Event) -> bool {
             | Event::Text { .. }
             | Event::ToolCall { .. }
             | Event::ToolResult { .. }
+            | Event::Session { .. }
+            | Event::ModelRetry { .. }
+            | Event::Raw { .. }
             | Event::Usage { .. }
             | Event::Answer { .. }
             | Event::Notice { .. }

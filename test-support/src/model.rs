@@ -1,4 +1,5 @@
-//! A model server that answers by script: OpenAI-compatible chat completions, streamed.
+//! A model server that answers by script, in the dialects of three vendors: OpenAI's chat completions and responses,
+//! Anthropic's messages, Google's generateContent, streamed.
 //!
 //! The scenario is the first segment of the path, so that one server plays every part:
 //! `http://127.0.0.1:port/<scenario>/v1` is a base URL. Written on bare TCP, because half of the scenarios are
@@ -19,12 +20,15 @@ use tokio::{
 use crate::task::Task;
 
 mod answer;
+mod dialect;
+mod http;
 
-pub use answer::{RESULT_TEXT, TEXT, TOOL_COMMAND};
+pub use answer::{FILE_COMMAND, MCP_TEXT, RESULT_TEXT, SLEEP_COMMAND, TEXT, TOOL_COMMAND};
 
 /// One request as it came.
 #[derive(Debug, Clone)]
 pub struct Request {
+    pub method: String,
     pub scenario: String,
     /// The path below the scenario, such as `/v1/chat/completions`.
     pub path: String,
@@ -63,10 +67,16 @@ impl Model {
         Self { addr, requests, _accepting: accepting }
     }
 
-    /// The base URL of a scenario: `text`, `tool`, `unauthorized`, `rate-limit-once`, `rate-limit`, `quota`,
-    /// `error-once`, `error`, `reset`, `malformed`, `slow`; anything else answers 404.
+    /// The base URL of a scenario for the OpenAI dialects: `text`, `tool`, `file`, `sleep`, `mcp`, `users`,
+    /// `unauthorized`, `rate-limit-once`, `rate-limit`, `quota`, `overloaded`, `error-once`, `error`, `reset`,
+    /// `malformed`, `slow`; anything else answers 404.
     pub fn base_url(&self, scenario: &str) -> String {
-        format!("http://{}/{scenario}/v1", self.addr)
+        format!("{}/v1", self.root(scenario))
+    }
+
+    /// The same for the dialects whose paths begin with a version.
+    pub fn root(&self, scenario: &str) -> String {
+        format!("http://{}/{scenario}", self.addr)
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -104,15 +114,15 @@ async fn connection(stream: TcpStream, requests: Arc<Mutex<Vec<Request>>>) {
         }
     }
     match answer.ending {
-        answer::Ending::Close => {
+        http::Ending::Close => {
             let _ = stream.shutdown().await;
         }
         // With nothing to linger for, the close becomes a reset.
-        answer::Ending::Reset => {
+        http::Ending::Reset => {
             let _ = stream.set_zero_linger();
         }
         // Until the client gives up.
-        answer::Ending::Stall => {
+        http::Ending::Stall => {
             let _ = stream.read_to_end(&mut Vec::new()).await;
         }
     }
@@ -126,8 +136,9 @@ async fn read(stream: &mut BufReader<TcpStream>) -> Option<Request> {
     }
     let head = String::from_utf8(head).ok()?;
     let mut lines = head.lines();
-    let target = lines.next()?.split(' ').nth(1)?;
-    let (scenario, path) = target.trim_start_matches('/').split_once('/')?;
+    let mut first = lines.next()?.split(' ');
+    let (method, target) = (first.next()?.to_owned(), first.next()?);
+    let (scenario, path) = target.trim_start_matches('/').split_once('/').unwrap_or((target, ""));
     let headers: HashMap<String, String> = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
@@ -136,6 +147,7 @@ async fn read(stream: &mut BufReader<TcpStream>) -> Option<Request> {
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.ok()?;
     Some(Request {
+        method,
         scenario: scenario.to_owned(),
         path: format!("/{path}"),
         headers,

@@ -62,6 +62,7 @@ fn a_run_reads_like_this() {
             message: "the agent ended with exit code 3".into(),
             peak_memory_bytes: Some(10_000_000),
             oom_killed: false,
+            retry_after_ms: None,
         }),
         state("FAILED", r#","reason":"agent_exit","message":"exit code 3""#),
     ];

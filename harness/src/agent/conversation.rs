@@ -39,14 +39,19 @@ pub(crate) struct Reply {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "the names of the event")]
 pub(crate) struct Usage {
+    /// What came from the vendor's cache included.
     pub(crate) input_tokens: u64,
+    pub(crate) cached_input_tokens: u64,
     pub(crate) output_tokens: u64,
 }
 
 impl Usage {
     pub(crate) fn add(&mut self, more: Self) {
         self.input_tokens = self.input_tokens.saturating_add(more.input_tokens);
+        self.cached_input_tokens =
+            self.cached_input_tokens.saturating_add(more.cached_input_tokens);
         self.output_tokens = self.output_tokens.saturating_add(more.output_tokens);
     }
 

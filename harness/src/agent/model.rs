@@ -3,8 +3,9 @@
 use crate::{
     agent::{
         conversation::{Message, Reply},
-        openai::OpenaiChat,
+        remote::Remote,
         script::Script,
+        tools::Tool,
     },
     failure::Failure,
     feed::Feed,
@@ -12,21 +13,21 @@ use crate::{
 
 /// Who answers. A closed set: an enum says so.
 pub(crate) enum Model {
-    OpenaiChat(OpenaiChat),
+    Remote(Box<Remote>),
     Scripted(Script),
 }
 
 impl Model {
     pub(crate) fn dialect(&self) -> &'static str {
         match self {
-            Self::OpenaiChat(_) => "openai_chat",
+            Self::Remote(model) => model.wire().as_str(),
             Self::Scripted(_) => "scripted",
         }
     }
 
     pub(crate) fn name(&self) -> &str {
         match self {
-            Self::OpenaiChat(model) => model.name(),
+            Self::Remote(model) => model.name(),
             Self::Scripted(script) => script.name(),
         }
     }
@@ -40,10 +41,11 @@ impl Model {
     pub(crate) async fn reply(
         &mut self,
         conversation: &[Message],
+        tools: &[Tool],
         feed: &Feed,
     ) -> Result<Reply, Failure> {
         match self {
-            Self::OpenaiChat(model) => model.reply(conversation, feed).await,
+            Self::Remote(model) => model.reply(conversation, tools, feed).await,
             Self::Scripted(script) => Ok(script.reply(feed).await),
         }
     }

@@ -68,7 +68,7 @@ pub(super) fn cut(mut text: String, max: usize) -> (String, bool) {
 }
 
 /// The input of a tool call as it is shown: its long texts cut, and as one text if it is still too long.
-pub(super) fn shown(input: &Value) -> Value {
+pub(crate) fn shown(input: &Value) -> Value {
     let short = shorten(input);
     let text = short.to_string();
     if text.len() <= MAX_TEXT_EVENT_BYTES {

@@ -2,34 +2,77 @@
 //! what a path may reach is the kernel's to say.
 
 mod files;
+mod registry;
 mod result;
 mod shell;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use protocol::secret::Secret;
+use protocol::{event::Event, secret::Secret, spec::McpServer};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::credentials::PROVIDER_CREDENTIALS;
+use crate::{agent::mcp::Servers, credentials::PROVIDER_CREDENTIALS, feed::Feed};
 pub(super) use result::Result;
+
+/// A tool as the model is told of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Tool {
+    /// As people read it; a server's is `server.tool`.
+    pub(crate) name: String,
+    /// As endpoints take it: letters, digits, `-` and `_`, at most 64.
+    pub(crate) wire_name: String,
+    pub(crate) description: String,
+    /// A JSON schema of an object.
+    pub(crate) input_schema: Value,
+}
+
+/// The tool that looks for servers in a folder of the workspace.
+const SCAN: &str = "workbench.registry.scan";
 
 pub(super) struct Tools {
     directory: PathBuf,
     shell: shell::Shell,
+    servers: Servers,
+    offered: Vec<Tool>,
 }
 
 impl Tools {
-    /// Commands get `env` without the provider's credentials.
+    /// Commands and servers get `env` without the provider's credentials.
     pub(super) fn new(directory: &str, mut env: BTreeMap<String, Secret>) -> Self {
         env.retain(|name, _| !PROVIDER_CREDENTIALS.contains(&name.as_str()));
         let directory = PathBuf::from(directory);
-        Self { shell: shell::Shell::new(directory.clone(), env), directory }
+        Self {
+            servers: Servers::new(directory.clone(), env.clone()),
+            shell: shell::Shell::new(directory.clone(), env),
+            directory,
+            offered: declarations(),
+        }
+    }
+
+    /// Starts the run's servers and offers their tools. One that does not start is told of, and left out.
+    pub(super) async fn connect(&mut self, servers: &BTreeMap<String, McpServer>, feed: &Feed) {
+        for text in self.servers.start(servers).await {
+            feed.send(Event::Notice { text }).await;
+        }
+        self.offered = declarations();
+        self.offered.extend(self.servers.tools());
+    }
+
+    pub(super) fn offered(&self) -> &[Tool] {
+        &self.offered
+    }
+
+    /// The name that people read, of a tool the model calls by its wire name.
+    pub(super) fn shown_name<'a>(&'a self, wire_name: &'a str) -> &'a str {
+        let tool = self.offered.iter().find(|tool| tool.wire_name == wire_name);
+        tool.map_or(wire_name, |tool| tool.name.as_str())
     }
 
     /// Runs one call to its end.
-    pub(super) async fn run(&mut self, name: &str, arguments: &str) -> Result {
-        match name {
+    pub(super) async fn run(&mut self, wire_name: &str, arguments: &str) -> Result {
+        let name = self.shown_name(wire_name).to_owned();
+        match name.as_str() {
             "shell" => match read(arguments) {
                 Ok(input) => self.shell.run(input).await,
                 Err(why) => Result::new(false, why),
@@ -43,11 +86,27 @@ impl Tools {
             "edit_file" => {
                 read(arguments).and_then(|input| files::edit(&self.directory, &input)).into()
             }
-            other => Result::new(
-                false,
-                format!("no tool {other:?}; there are shell, read_file, write_file, edit_file"),
-            ),
+            SCAN => match read(arguments) {
+                Ok(input) => self.scan(&input).await.into(),
+                Err(why) => Result::new(false, why),
+            },
+            other => {
+                if let Some(result) = self.servers.call(other, arguments).await {
+                    return result.into();
+                }
+                let names: Vec<_> = self.offered.iter().map(|tool| tool.name.as_str()).collect();
+                Result::new(false, format!("no tool {other:?}; there are {}", names.join(", ")))
+            }
         }
+    }
+
+    async fn scan(&mut self, input: &registry::Input) -> std::result::Result<String, String> {
+        let found = registry::scan(&self.directory, input)?;
+        let failures = self.servers.start(&found.servers).await;
+        let written = registry::write(&self.directory, &found, &self.servers)?;
+        self.offered = declarations();
+        self.offered.extend(self.servers.tools());
+        Ok(registry::report(&written, &self.servers, &found.skipped, &failures))
     }
 
     /// Interrupts a command that is running.
@@ -61,12 +120,12 @@ fn read<T: DeserializeOwned>(arguments: &str) -> std::result::Result<T, String> 
     serde_json::from_str(arguments).map_err(|error| format!("the arguments do not fit: {error}"))
 }
 
-/// What the model is told of the tools.
-pub(super) fn declarations() -> Value {
+/// What the model is told of the agent's own tools.
+fn declarations() -> Vec<Tool> {
     let text = |what: &str| json!({"type": "string", "description": what});
     let number = |what: &str| json!({"type": "integer", "description": what});
-    json!([
-        declaration(
+    vec![
+        own(
             "shell",
             "Run a command line with /bin/sh -c in the working directory. Gives back its output, both streams \
              together, and its exit code. It has no input.",
@@ -76,7 +135,7 @@ pub(super) fn declarations() -> Value {
             }),
             &["command"],
         ),
-        declaration(
+        own(
             "read_file",
             "Read a text file, or some of its lines.",
             &json!({
@@ -86,13 +145,13 @@ pub(super) fn declarations() -> Value {
             }),
             &["path"],
         ),
-        declaration(
+        own(
             "write_file",
             "Write a file whole, and make the folders it needs.",
             &json!({"path": text("The file."), "content": text("All of its new content.")}),
             &["path", "content"],
         ),
-        declaration(
+        own(
             "edit_file",
             "Replace a passage of a file. The passage must stand in it exactly once.",
             &json!({
@@ -102,16 +161,21 @@ pub(super) fn declarations() -> Value {
             }),
             &["path", "old_text", "new_text"],
         ),
-    ])
+        own(
+            SCAN,
+            "Look for manifests of MCP servers in a folder, start each server found, and offer its tools as \
+             server.tool from then on.",
+            &json!({"folder": text("The folder; servers without it.")}),
+            &[],
+        ),
+    ]
 }
 
-fn declaration(name: &str, description: &str, properties: &Value, required: &[&str]) -> Value {
-    json!({
-        "type": "function",
-        "function": {
-            "name": name,
-            "description": description,
-            "parameters": {"type": "object", "properties": properties, "required": required},
-        },
-    })
+fn own(name: &str, description: &str, properties: &Value, required: &[&str]) -> Tool {
+    Tool {
+        name: name.to_owned(),
+        wire_name: name.replace('.', "_"),
+        description: description.to_owned(),
+        input_schema: json!({"type": "object", "properties": properties, "required": required}),
+    }
 }

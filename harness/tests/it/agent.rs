@@ -16,8 +16,8 @@ fn answer(events: &[Event]) -> Option<&str> {
     })
 }
 
-fn notices(events: &[Event]) -> usize {
-    events.iter().filter(|event| matches!(event, Event::Notice { .. })).count()
+fn retries(events: &[Event]) -> usize {
+    events.iter().filter(|event| matches!(event, Event::ModelRetry { .. })).count()
 }
 
 #[tokio::test]
@@ -29,7 +29,7 @@ async fn text_is_the_answer_and_tools_come_before_it() {
     let body = &model.requests()[0].body;
     assert_eq!(body["model"], "test-model");
     assert_eq!(body["messages"][1]["content"], "the prompt");
-    assert_eq!(body["tools"].as_array().unwrap().len(), 4);
+    assert_eq!(body["tools"].as_array().unwrap().len(), 5);
 
     let (events, exit) = Run::model(model.base_url("tool")).finish().await;
     assert!(exit.success, "{exit:?}");
@@ -53,7 +53,7 @@ async fn text_is_the_answer_and_tools_come_before_it() {
 async fn failure(model: &Model, scenario: &str) -> (usize, Exit) {
     let (events, exit) = Run::model(model.base_url(scenario)).finish().await;
     assert!(!exit.success && !format!("{events:?}{exit:?}").contains("marked-key"));
-    (notices(&events), exit)
+    (retries(&events), exit)
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn what_passes_with_time_is_tried_again() {
     for scenario in ["rate-limit-once", "error-once"] {
         let (events, exit) = Run::model(model.base_url(scenario)).finish().await;
         assert!(exit.success, "{scenario}: {exit:?}");
-        assert_eq!(notices(&events), 1);
+        assert_eq!(retries(&events), 1);
     }
     let (tries, exit) = failure(&model, "rate-limit").await;
     assert_eq!((tries, exit.reason), (4, Some(R::RateLimit)));

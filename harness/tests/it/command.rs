@@ -56,7 +56,8 @@ async fn what_cannot_be_started_says_why() {
         let mut run = Run::command("true");
         run.launch.harness.provider = serde_json::from_value(kind.into()).unwrap();
         let (_, exit) = run.finish().await;
-        assert_eq!(exit.message, format!("provider {kind} is not available in this version"));
+        assert_eq!(exit.reason, Some(FailureReason::AuthMissing));
+        assert!(exit.message.contains(&format!("[providers.{kind}]")), "{}", exit.message);
     }
 }
 

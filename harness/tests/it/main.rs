@@ -3,4 +3,6 @@
 
 mod agent;
 mod command;
+mod mcp;
 mod run;
+mod transcripts;

@@ -6,7 +6,7 @@ use protocol::{
     event::{Event, Exit},
     secret::Secret,
     sidecar::Launch,
-    spec::{AgentBounds, Endpoint, HarnessSpec, ProviderKind},
+    spec::{AgentBounds, Endpoint, HarnessSpec, HttpEndpoint, ProviderKind},
 };
 use tempfile::TempDir;
 use test_support::wait::in_time;
@@ -27,6 +27,7 @@ impl Run {
             prompt: "the prompt".to_owned(),
             directory: path.clone(),
             state_directory: format!("{path}/state"),
+            session_directory: String::new(),
             env: BTreeMap::new(),
             harness: HarnessSpec { provider, ..HarnessSpec::default() },
         };
@@ -48,12 +49,12 @@ impl Run {
 
     pub(crate) fn model(base_url: String) -> Self {
         let mut run = Self::new(ProviderKind::Agent);
-        run.launch.harness.endpoint = Some(Endpoint::OpenaiChat {
+        run.launch.harness.endpoint = Some(Endpoint::OpenaiChat(HttpEndpoint {
             base_url,
             api_key: Some(Secret::new("marked-key")),
-            headers: BTreeMap::new(),
             model: "test-model".to_owned(),
-        });
+            ..HttpEndpoint::default()
+        }));
         run
     }
 

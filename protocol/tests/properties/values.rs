@@ -270,6 +270,7 @@ fn spec() -> BoxedStrategy<RunSpec> {
                 network,
                 timeouts,
                 artifacts,
+                session: None,
             }
         })
         .boxed()

@@ -50,6 +50,7 @@ pub(crate) fn command(command: &str) -> RunSpec {
         network: protocol::spec::Network::default(),
         timeouts: protocol::spec::Timeouts::default(),
         artifacts: Vec::new(),
+        session: None,
     }
 }
 

@@ -1,8 +1,12 @@
-//! What the model server says in each scenario: whole HTTP responses, as text.
+//! What the model server says in each scenario, whatever the dialect.
 
 use serde_json::{Value, json};
 
-use super::Request;
+use super::{
+    Request,
+    dialect::{Dialect, Facts},
+    http::{Answer, Ending},
+};
 
 /// What the scenario `text` says.
 pub const TEXT: &str = "Hello from the model.";
@@ -13,112 +17,95 @@ pub const TOOL_COMMAND: &str = "echo from-the-tool";
 /// What the scenario `tool` says once it has the tool's result.
 pub const RESULT_TEXT: &str = "The tool has answered.";
 
-pub(super) struct Answer {
-    pub(super) parts: Vec<String>,
-    pub(super) ending: Ending,
-}
+/// The shell command of the scenario `file`.
+pub const FILE_COMMAND: &str = "echo written-by-the-model > hello.txt && cat hello.txt";
 
-pub(super) enum Ending {
-    Close,
-    Reset,
-    Stall,
+/// The shell command of the scenario `sleep`, to be cancelled in the middle of.
+pub const SLEEP_COMMAND: &str = "echo begun > begun.txt; sleep 300";
+
+/// What the scenario `mcp` gives the first tool whose name ends in `echo`.
+pub const MCP_TEXT: &str = "ping from the model";
+
+/// What the model wants to say next.
+pub(super) enum Reply {
+    Text(String),
+    /// A call of the tool of this name.
+    Call {
+        tool: String,
+        input: Value,
+    },
 }
 
 /// The answer to a request; `earlier` is how many of the same scenario came before.
 pub(super) fn to(request: &Request, earlier: usize) -> Answer {
-    if request.path != "/v1/chat/completions" {
-        return refusal(404, "", "not_found", "no such path");
-    }
-    let full = |chunks: &[Value]| stream(chunks, true, Ending::Close);
-    match request.scenario.as_str() {
-        "text" => full(&text(TEXT)),
-        "tool" if after_tool(&request.body) => full(&text(RESULT_TEXT)),
-        "tool" => full(&tool_call()),
-        "unauthorized" => refusal(401, "", "invalid_api_key", "Incorrect API key provided"),
-        "rate-limit-once" if earlier > 0 => full(&text(TEXT)),
-        "rate-limit-once" | "rate-limit" => {
-            refusal(429, "retry-after: 0\r\n", "rate_limit_exceeded", "Rate limit reached")
+    let Some(dialect) = Dialect::of(&request.path) else {
+        // A client that only looks whether somebody is there.
+        if request.method == "HEAD" {
+            return Answer::head(200);
         }
-        "quota" => refusal(429, "", "insufficient_quota", "You exceeded your current quota"),
-        "error-once" if earlier > 0 => full(&text(TEXT)),
-        "error-once" | "error" => refusal(500, "", "server_error", "The server had an error"),
-        "reset" => stream(&text(TEXT)[..2], false, Ending::Reset),
-        "malformed" => Answer {
-            parts: vec![head(200, "text/event-stream", ""), "data: {\"choices\": [\n\n".to_owned()],
-            ending: Ending::Close,
+        return Answer::json(404, "", &json!({"error": {"message": "no such path"}}));
+    };
+    let facts = dialect.facts(&request.body);
+    let reply = |reply: Reply| dialect.reply(&reply, &request.path);
+    let text = |text: &str| reply(Reply::Text(text.to_owned()));
+    let refuse = |status, headers: &str, code: &str, message: &str| {
+        Answer::json(status, headers, &dialect.error(status, code, message))
+    };
+    let limited = || refuse(429, "retry-after: 0\r\n", "rate_limit_exceeded", "Rate limit reached");
+    match request.scenario.as_str() {
+        "text" => text(TEXT),
+        "tool" if facts.after_tool => text(RESULT_TEXT),
+        "file" | "sleep" | "mcp" if facts.after_tool => {
+            text(&format!("{RESULT_TEXT} users={} said={}", facts.users, facts.tool_said))
+        }
+        // Titles and routers are asked for without tools.
+        "tool" | "file" | "sleep" | "mcp" if facts.tools.is_empty() => text(TEXT),
+        "tool" => reply(shell(&facts, TOOL_COMMAND)),
+        "file" => reply(shell(&facts, FILE_COMMAND)),
+        "sleep" => reply(shell(&facts, SLEEP_COMMAND)),
+        "mcp" => match facts.tools.iter().find(|tool| tool.ends_with("echo")) {
+            Some(tool) => {
+                reply(Reply::Call { tool: tool.clone(), input: json!({"text": MCP_TEXT}) })
+            }
+            // Claude Code and Codex list the tools of servers only when they are searched for.
+            None => match facts.tools.iter().find(|tool| *tool == "ToolSearch") {
+                Some(tool) => reply(Reply::Call {
+                    tool: tool.clone(),
+                    input: json!({"query": "echo", "max_results": 5}),
+                }),
+                None => text("no tool of that name is offered"),
+            },
         },
-        "slow" => stream(&text(TEXT)[..2], false, Ending::Stall),
-        _ => refusal(404, "", "not_found", "no such scenario"),
+        "users" => text(&format!("users={}", facts.users)),
+        "unauthorized" => refuse(401, "", "invalid_api_key", "Incorrect API key provided"),
+        "rate-limit-once" if earlier > 0 => text(TEXT),
+        "rate-limit-once" | "rate-limit" => limited(),
+        "quota" => refuse(429, "", "insufficient_quota", "You exceeded your current quota"),
+        "overloaded" => refuse(dialect.overloaded(), "", "overloaded", "Overloaded"),
+        "error-once" if earlier > 0 => text(TEXT),
+        "error-once" | "error" => refuse(500, "", "server_error", "The server had an error"),
+        "reset" => text(TEXT).beginning(Ending::Reset),
+        "malformed" => Answer::malformed(),
+        "slow" => text(TEXT).beginning(Ending::Stall),
+        _ => refuse(404, "", "not_found", "no such scenario"),
     }
 }
 
-fn after_tool(body: &Value) -> bool {
-    let last = body["messages"].as_array().and_then(|messages| messages.last());
-    last.is_some_and(|message| message["role"] == "tool")
-}
-
-fn chunk(delta: &Value, finish: Option<&str>) -> Value {
-    json!({
-        "id": "chatcmpl-test", "object": "chat.completion.chunk", "created": 1, "model": "test-model",
-        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
-    })
-}
-
-fn usage() -> Value {
-    json!({
-        "id": "chatcmpl-test", "object": "chat.completion.chunk", "created": 1, "model": "test-model",
-        "choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18},
-    })
-}
-
-/// The text in two pieces, so that a reader has to put it together.
-fn text(text: &str) -> Vec<Value> {
-    let (first, second) = text.split_at(text.len() / 2);
-    vec![
-        chunk(&json!({"role": "assistant", "content": ""}), None),
-        chunk(&json!({"content": first}), None),
-        chunk(&json!({"content": second}), None),
-        chunk(&json!({}), Some("stop")),
-        usage(),
-    ]
-}
-
-/// One call of the shell tool, its arguments cut in the middle of a word.
-fn tool_call() -> Vec<Value> {
-    let arguments = json!({"command": TOOL_COMMAND}).to_string();
-    let (first, second) = arguments.split_at(arguments.len() / 2);
-    let call = |call: Value| chunk(&json!({"tool_calls": [call]}), None);
-    vec![
-        chunk(&json!({"role": "assistant", "content": null}), None),
-        call(json!({"index": 0, "id": "call_1", "type": "function",
-            "function": {"name": "shell", "arguments": ""}})),
-        call(json!({"index": 0, "function": {"arguments": first}})),
-        call(json!({"index": 0, "function": {"arguments": second}})),
-        chunk(&json!({}), Some("tool_calls")),
-        usage(),
-    ]
-}
-
-fn stream(chunks: &[Value], done: bool, ending: Ending) -> Answer {
-    let mut parts = vec![head(200, "text/event-stream", "")];
-    parts.extend(chunks.iter().map(|chunk| format!("data: {chunk}\n\n")));
-    if done {
-        parts.push("data: [DONE]\n\n".to_owned());
+/// The shell tool goes by many names.
+fn shell(facts: &Facts, command: &str) -> Reply {
+    for (name, input) in [
+        ("shell", json!({"command": command})),
+        ("Bash", json!({"command": command, "description": "run it"})),
+        ("exec_command", json!({"cmd": command})),
+        ("bash", json!({"command": command, "description": "run it"})),
+        ("run_shell_command", json!({"command": command, "description": "run it"})),
+    ] {
+        if facts.tools.iter().any(|tool| tool == name) {
+            return Reply::Call { tool: name.to_owned(), input };
+        }
     }
-    Answer { parts, ending }
-}
-
-fn refusal(status: u16, headers: &str, code: &str, message: &str) -> Answer {
-    let body = json!({"error": {"message": message, "type": code, "param": null, "code": code}});
-    let parts = vec![head(status, "application/json", headers), body.to_string()];
-    Answer { parts, ending: Ending::Close }
-}
-
-/// The end of the body is the end of the connection.
-fn head(status: u16, content_type: &str, headers: &str) -> String {
-    format!(
-        "HTTP/1.1 {status} Test\r\ncontent-type: {content_type}\r\n{headers}connection: close\r\n\r\n"
-    )
+    // Tests of the built-in agent ask without naming tools.
+    Reply::Call { tool: "shell".to_owned(), input: json!({"command": command}) }
 }
 
 #[cfg(test)]
@@ -127,27 +114,58 @@ mod tests {
 
     use super::*;
 
-    fn ask(scenario: &str, earlier: usize, body: Value) -> String {
+    fn ask(path: &str, scenario: &str, earlier: usize, body: Value) -> String {
         let request = Request {
+            method: "POST".to_owned(),
             scenario: scenario.to_owned(),
-            path: "/v1/chat/completions".to_owned(),
+            path: path.to_owned(),
             headers: HashMap::new(),
             body,
         };
         to(&request, earlier).parts.concat()
     }
 
-    #[test]
-    fn the_second_try_after_a_rate_limit_succeeds() {
-        assert!(ask("rate-limit-once", 0, Value::Null).starts_with("HTTP/1.1 429"));
-        assert!(ask("rate-limit-once", 1, Value::Null).ends_with("data: [DONE]\n\n"));
-    }
+    const CHAT: &str = "/v1/chat/completions";
 
     #[test]
+    fn the_second_try_after_a_rate_limit_succeeds() {
+        assert!(ask(CHAT, "rate-limit-once", 0, Value::Null).starts_with("HTTP/1.1 429"));
+        assert!(ask(CHAT, "rate-limit-once", 1, Value::Null).ends_with("data: [DONE]\n\n"));
+    }
+
+    /// In each dialect: a call first, a text once the result is there.
+    #[test]
     fn a_tool_is_asked_for_once() {
-        let first = ask("tool", 0, json!({"messages": [{"role": "user"}]}));
-        assert!(first.contains("tool_calls"));
-        let second = ask("tool", 1, json!({"messages": [{"role": "user"}, {"role": "tool"}]}));
-        assert!(!second.contains("tool_calls"));
+        for (path, first, second) in [
+            (
+                CHAT,
+                json!({"tools": [{"function": {"name": "shell"}}], "messages": [{"role": "user"}]}),
+                json!({"messages": [{"role": "user"}, {"role": "tool", "content": "x"}]}),
+            ),
+            (
+                "/v1/responses",
+                json!({"tools": [{"type": "function", "name": "exec_command"}], "input": [{"role": "user"}]}),
+                json!({"input": [{"role": "user"}, {"type": "function_call_output", "output": "x"}]}),
+            ),
+            (
+                "/v1/messages?beta=true",
+                json!({"tools": [{"name": "Bash"}], "messages": [{"role": "user", "content": "x"}]}),
+                json!({"messages": [{"role": "user", "content": [{"type": "tool_result", "content": "x"}]}]}),
+            ),
+            (
+                "/v1beta/models/m:streamGenerateContent?alt=sse",
+                json!({"tools": [{"functionDeclarations": [{"name": "run_shell_command"}]}],
+                    "contents": [{"role": "user", "parts": [{"text": "x"}]}]}),
+                json!({"contents": [{"role": "user", "parts": [{"functionResponse": {"response": {}}}]}]}),
+            ),
+        ] {
+            let answer = ask(path, "file", 0, first);
+            assert!(answer.contains("hello.txt"), "{path}: {answer}");
+            let answer = ask(path, "file", 1, second);
+            assert!(
+                !answer.contains("hello.txt") && answer.contains("answered"),
+                "{path}: {answer}"
+            );
+        }
     }
 }

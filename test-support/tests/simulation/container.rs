@@ -177,5 +177,6 @@ fn exit(id: &ExecutionId, reason: Option<FailureReason>) -> Event {
         message: format!("{id} has ended"),
         peak_memory_bytes: None,
         oom_killed: false,
+        retry_after_ms: None,
     })
 }

@@ -258,5 +258,6 @@ fn success() -> protocol::event::Exit {
         message: String::new(),
         peak_memory_bytes: None,
         oom_killed: false,
+        retry_after_ms: None,
     }
 }

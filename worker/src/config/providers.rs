@@ -1,10 +1,13 @@
 //! Where models answer when a run's environment does not say. Keys stay in [`SecretString`]s until the
 //! assignment is written to a sidecar.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
-use protocol::{secret::Secret, spec::Endpoint};
+use protocol::{
+    secret::Secret,
+    spec::{Endpoint, HttpEndpoint},
+};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
@@ -56,13 +59,13 @@ impl AgentProvider {
             return Ok(None);
         }
         let base_url = self.base_url.as_deref().unwrap_or("https://api.openai.com/v1");
-        Ok(Some(Endpoint::OpenaiChat {
+        Ok(Some(Endpoint::OpenaiChat(HttpEndpoint {
             base_url: base_url.trim_end_matches('/').to_owned(),
             api_key: api_key.map(|key| Secret::new(key.expose_secret())),
-            headers: BTreeMap::new(),
             // Left empty, a run must name its model; the harness says so.
             model: self.model.clone().unwrap_or_default(),
-        }))
+            ..HttpEndpoint::default()
+        })))
     }
 }
 
@@ -83,11 +86,9 @@ mod tests {
         provider.api_key = Some("sk-hidden".into());
         let endpoint = provider.endpoint().unwrap().unwrap();
         assert!(!format!("{provider:?} {endpoint:?}").contains("sk-hidden"));
-        let Endpoint::OpenaiChat { base_url, api_key, .. } = endpoint else {
-            panic!("not a chat endpoint")
-        };
-        assert_eq!(base_url, "https://api.openai.com/v1");
-        assert_eq!(api_key.unwrap().expose(), "sk-hidden");
+        let http = endpoint.http().unwrap();
+        assert_eq!(http.base_url, "https://api.openai.com/v1");
+        assert_eq!(http.api_key.as_ref().unwrap().expose(), "sk-hidden");
     }
 
     #[test]

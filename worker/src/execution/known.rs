@@ -110,6 +110,7 @@ mod tests {
             message: "said".to_owned(),
             peak_memory_bytes: None,
             oom_killed: false,
+            retry_after_ms: None,
         }
     }
 

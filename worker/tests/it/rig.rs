@@ -225,6 +225,7 @@ pub(crate) fn command(line: &str) -> RunSpec {
         network: Network::None,
         timeouts: Timeouts::default(),
         artifacts: Vec::new(),
+        session: None,
     }
 }
 

@@ -122,7 +122,7 @@ fn harness(body: EnvironmentHarness) -> Result<HarnessSpec, ApiError> {
         model: forms::optional("harness.model_id", body.model_id, forms::MAX_LABEL_BYTES)?,
         base_prompt: forms::optional("harness.base_prompt", body.base_prompt, MAX_COMMAND_BYTES)?,
         bounds: AgentBounds { max_turns, max_tokens },
-        endpoint: None,
+        ..HarnessSpec::default()
     })
 }
 

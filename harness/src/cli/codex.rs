@@ -1,0 +1,170 @@
+//! How Codex is called. It is given a home of its own, made of the user's configuration and ours; sessions are kept
+//! there.
+
+use std::fmt::Write;
+
+use protocol::{
+    secret::Secret,
+    sidecar::Launch,
+    spec::{HttpEndpoint, McpServer},
+};
+
+use super::{
+    folder,
+    plan::{Plan, home, read_own},
+};
+
+/// What its model provider is called in the configuration.
+const NAME: &str = "ozma";
+
+/// The variable its key comes in.
+const KEY: &str = "OZMA_MODEL_KEY";
+
+/// The model where nobody names one.
+const MODEL: &str = "gpt-5.5";
+
+pub(super) fn plan(launch: &Launch, endpoint: &HttpEndpoint) -> Result<Plan, String> {
+    let harness = &launch.harness;
+    let mut plan = Plan::new("codex");
+    plan.args(&["exec"]);
+    if harness.resume.is_some() {
+        plan.args(&["resume"]);
+    }
+    plan.args(&["--json", "--dangerously-bypass-approvals-and-sandbox", "--skip-git-repo-check"]);
+    let model = if endpoint.model.is_empty() { MODEL } else { &endpoint.model };
+    plan.args(&["-m", model]);
+    if let Some(session) = &harness.resume {
+        plan.args(&["--", session, "-"]);
+    } else {
+        plan.args(&["--", "-"]);
+    }
+    let codex_home = folder(launch, "codex");
+    let own = read_own(&home().join(".codex/config.toml"));
+    let config = config(launch, endpoint, own.as_deref())?;
+    plan.files.push((codex_home.join("config.toml"), config));
+    plan.env("CODEX_HOME", codex_home.display().to_string());
+    if let Some(key) = &endpoint.api_key {
+        plan.env(KEY, key.expose());
+    }
+    Ok(plan)
+}
+
+fn config(launch: &Launch, endpoint: &HttpEndpoint, own: Option<&str>) -> Result<String, String> {
+    let ours = ours(launch, endpoint);
+    let mut config: toml::Table = match own {
+        Some(own) => own.parse().map_err(|error| format!("~/.codex/config.toml: {error}"))?,
+        None => toml::Table::new(),
+    };
+    let ours: toml::Table =
+        ours.parse().map_err(|error| format!("the configuration made for it: {error}"))?;
+    merge(&mut config, ours);
+    Ok(config.to_string())
+}
+
+fn merge(under: &mut toml::Table, over: toml::Table) {
+    for (name, value) in over {
+        match (under.get_mut(&name), value) {
+            (Some(toml::Value::Table(under)), toml::Value::Table(over)) => merge(under, over),
+            (_, value) => {
+                under.insert(name, value);
+            }
+        }
+    }
+}
+
+fn ours(launch: &Launch, endpoint: &HttpEndpoint) -> String {
+    let mut text = String::new();
+    let mut line = |line: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{line}");
+    };
+    line("check_for_update_on_startup = false".to_owned());
+    line(format!("model_provider = {}", quoted(NAME)));
+    if let Some(base) = launch.harness.base_prompt.as_deref().filter(|base| !base.is_empty()) {
+        line(format!("developer_instructions = {}", quoted(base)));
+    }
+    line("[analytics]\nenabled = false".to_owned());
+    line("[features]\nplugins = false\nremote_plugin = false\napps = false".to_owned());
+    // Otherwise a refused connection is tried for ever.
+    line("unbounded_connection_retries = false".to_owned());
+    line(format!("[model_providers.{NAME}]\nname = {}", quoted(NAME)));
+    line(format!("base_url = {}\nwire_api = \"responses\"", quoted(&endpoint.base_url)));
+    line("request_max_retries = 3\nstream_max_retries = 3".to_owned());
+    if endpoint.api_key.is_some() {
+        line(format!("env_key = {}", quoted(KEY)));
+    }
+    if !endpoint.headers.is_empty() {
+        line(format!("http_headers = {}", table(&endpoint.headers)));
+    }
+    for (name, server) in &launch.harness.mcp_servers {
+        line(format!("[mcp_servers.{}]", quoted(name)));
+        match server {
+            McpServer::Stdio { command, args, env } => {
+                let args: Vec<_> = args.iter().map(|arg| quoted(arg)).collect();
+                line(format!("command = {}\nargs = [{}]", quoted(command), args.join(", ")));
+                line(format!("env = {}", table(env)));
+            }
+            McpServer::Http { url, headers } => {
+                line(format!("url = {}\nhttp_headers = {}", quoted(url), table(headers)));
+            }
+        }
+    }
+    text
+}
+
+fn table(values: &std::collections::BTreeMap<String, Secret>) -> String {
+    let pairs: Vec<_> = values
+        .iter()
+        .map(|(name, value)| format!("{} = {}", quoted(name), quoted(value.expose())))
+        .collect();
+    format!("{{ {} }}", pairs.join(", "))
+}
+
+/// A TOML text.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_users_own_settings_stay_and_ours_win() {
+        let launch = Launch {
+            prompt: String::new(),
+            directory: "/".to_owned(),
+            state_directory: "/s".to_owned(),
+            session_directory: String::new(),
+            env: std::collections::BTreeMap::new(),
+            harness: protocol::spec::HarnessSpec {
+                base_prompt: Some("be \"kind\"\nand brief".to_owned()),
+                mcp_servers: [(
+                    "a".to_owned(),
+                    McpServer::Stdio {
+                        command: "x".to_owned(),
+                        args: vec!["it's \"1\"".to_owned()],
+                        env: [("K".to_owned(), Secret::new("v"))].into(),
+                    },
+                )]
+                .into(),
+                ..protocol::spec::HarnessSpec::default()
+            },
+        };
+        let endpoint = HttpEndpoint {
+            base_url: "http://h/v1".to_owned(),
+            api_key: Some(Secret::new("sk")),
+            ..HttpEndpoint::default()
+        };
+        let own = "model_provider = \"mine\"\n[features]\nx = true\n";
+        let text = config(&launch, &endpoint, Some(own)).unwrap();
+        assert!(!text.contains("sk"), "the key is a variable: {text}");
+        let config: toml::Table = text.parse().unwrap();
+        assert_eq!(config["model_provider"].as_str(), Some(NAME));
+        assert_eq!(config["features"]["x"].as_bool(), Some(true));
+        assert_eq!(config["features"]["apps"].as_bool(), Some(false));
+        assert_eq!(config["mcp_servers"]["a"]["args"][0].as_str(), Some("it's \"1\""));
+        assert_eq!(config["mcp_servers"]["a"]["env"]["K"].as_str(), Some("v"));
+        assert!(super::config(&launch, &endpoint, Some("[broken")).is_err());
+    }
+}

@@ -1,0 +1,90 @@
+//! How `OpenCode` is called: everything in one variable, above the project's own configuration.
+
+use protocol::{
+    sidecar::Launch,
+    spec::{Endpoint, HttpEndpoint},
+};
+use serde_json::{Value, json};
+
+use super::plan::{Plan, exposed, mcp};
+
+/// What its model provider is called in the configuration.
+const NAME: &str = "ozma";
+
+/// The variable its key comes in.
+const KEY: &str = "OZMA_MODEL_KEY";
+
+pub(super) fn plan(
+    launch: &Launch,
+    endpoint: &Endpoint,
+    http: &HttpEndpoint,
+) -> Result<Plan, String> {
+    let harness = &launch.harness;
+    if http.model.is_empty() {
+        return Err("it has no model of its own: name one in config.model_id".to_owned());
+    }
+    // A vendor in front of the name is how its users write it.
+    let model = http.model.split_once('/').map_or(http.model.as_str(), |(vendor, model)| {
+        if matches!(vendor, "anthropic" | "openai" | "google") { model } else { &http.model }
+    });
+    let mut plan = Plan::new("opencode");
+    plan.args(&["run", "--format", "json", "-m", &format!("{NAME}/{model}")]);
+    if let Some(session) = &harness.resume {
+        plan.args(&["-s", session]);
+    }
+    let mut config = json!({
+        "autoupdate": false,
+        "share": "disabled",
+        "provider": {NAME: provider(endpoint, http, model)},
+        "mcp": mcp(
+            &harness.mcp_servers,
+            |command, args, env| {
+                let command: Vec<_> = std::iter::once(command).chain(args.iter().map(String::as_str)).collect();
+                json!({"type": "local", "command": command, "environment": env, "enabled": true})
+            },
+            |url, headers| json!({"type": "remote", "url": url, "headers": headers, "enabled": true, "oauth": false}),
+        ),
+    });
+    if let Some(base) = harness.base_prompt.as_deref().filter(|base| !base.is_empty()) {
+        let file = super::folder(launch, "opencode").join("base-prompt.md");
+        config["instructions"] = json!([file.display().to_string()]);
+        plan.files.push((file, base.to_owned()));
+    }
+    plan.env("OPENCODE_CONFIG_CONTENT", config.to_string());
+    for name in [
+        "OPENCODE_DISABLE_MODELS_FETCH",
+        "OPENCODE_DISABLE_AUTOUPDATE",
+        "OPENCODE_DISABLE_LSP_DOWNLOAD",
+        "OPENCODE_DISABLE_DEFAULT_PLUGINS",
+    ] {
+        plan.env(name, "1");
+    }
+    if let Some(key) = &http.api_key {
+        plan.env(KEY, key.expose());
+    }
+    Ok(plan)
+}
+
+fn provider(endpoint: &Endpoint, http: &HttpEndpoint, model: &str) -> Value {
+    let (package, base_url) = match endpoint {
+        Endpoint::Anthropic(_) => ("@ai-sdk/anthropic", format!("{}/v1", http.base_url)),
+        Endpoint::Gemini(_) => ("@ai-sdk/google", format!("{}/v1beta", http.base_url)),
+        Endpoint::OpenaiResponses(_) => ("@ai-sdk/openai", http.base_url.clone()),
+        Endpoint::OpenaiChat(_) | Endpoint::Scripted { .. } => {
+            ("@ai-sdk/openai-compatible", http.base_url.clone())
+        }
+    };
+    let mut options = json!({"baseURL": base_url});
+    if http.api_key.is_some() {
+        options["apiKey"] = json!(format!("{{env:{KEY}}}"));
+    }
+    if !http.headers.is_empty() {
+        options["headers"] = exposed(&http.headers);
+    }
+    json!({
+        "npm": package,
+        "name": NAME,
+        "options": options,
+        "models": {model: {"name": model, "tool_call": true}},
+    })
+}

@@ -1,0 +1,146 @@
+//! How a provider is to be called: program, arguments, variables, files. No secret is ever an argument: what holds
+//! one is a variable or a file of the agent's own user, mode 0600. A user's own configuration files are read and
+//! never written, so that there is nothing to restore, whatever dies.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use protocol::{secret::Secret, spec::McpServer};
+use serde_json::{Map, Value, json};
+
+/// What a provider must not find of the harness's own variables.
+pub(super) const NOT_INHERITED: [&str; 4] =
+    ["OZMA_SOCKET", "CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CODEX_SANDBOX"];
+
+/// The environment's values that are put where the provider wants them, under its own names.
+pub(super) fn is_ours(name: &str) -> bool {
+    crate::credentials::PROVIDER_CREDENTIALS.contains(&name)
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub(super) program: &'static str,
+    pub(super) args: Vec<String>,
+    pub(super) env: BTreeMap<&'static str, Secret>,
+    /// Written before the start.
+    pub(super) files: Vec<(PathBuf, String)>,
+    /// What a person should know of it.
+    pub(super) notices: Vec<String>,
+}
+
+impl Plan {
+    pub(super) fn new(program: &'static str) -> Self {
+        Self { program, ..Self::default() }
+    }
+
+    pub(super) fn args(&mut self, args: &[&str]) -> &mut Self {
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    pub(super) fn env(&mut self, name: &'static str, value: impl Into<String>) -> &mut Self {
+        self.env.insert(name, Secret::new(value.into()));
+        self
+    }
+
+    pub(super) fn write_files(&self) -> io::Result<()> {
+        for (path, text) in &self.files {
+            if let Some(folder) = path.parent() {
+                fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            }
+            // A new file each time: one that is there may be a link of somebody's.
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file =
+                fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            io::Write::write_all(&mut file, text.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// Extra headers as `Name: value` lines.
+pub(super) fn header_lines(headers: &BTreeMap<String, Secret>) -> String {
+    let lines: Vec<_> =
+        headers.iter().map(|(name, value)| format!("{name}: {}", value.expose())).collect();
+    lines.join("\n")
+}
+
+/// Secrets as plain JSON, for a file or variable of the provider's.
+pub(super) fn exposed(values: &BTreeMap<String, Secret>) -> Value {
+    values
+        .iter()
+        .map(|(name, value)| (name.clone(), json!(value.expose())))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+/// The servers in the form that most providers share, with what `stdio` and `http` add to each.
+pub(super) fn mcp(
+    servers: &BTreeMap<String, McpServer>,
+    stdio: impl Fn(&str, &[String], Value) -> Value,
+    http: impl Fn(&str, Value) -> Value,
+) -> Value {
+    let entry = |server: &McpServer| match server {
+        McpServer::Stdio { command, args, env } => stdio(command, args, exposed(env)),
+        McpServer::Http { url, headers } => http(url, exposed(headers)),
+    };
+    servers.iter().map(|(name, server)| (name.clone(), entry(server))).collect::<Map<_, _>>().into()
+}
+
+/// Puts `over` over `under`: objects are merged, everything else is replaced.
+pub(super) fn merge(under: &mut Value, over: Value) {
+    match (under, over) {
+        (Value::Object(under), Value::Object(over)) => {
+            for (name, value) in over {
+                merge(under.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (under, over) => *under = over,
+    }
+}
+
+/// A configuration file of the user's, if there is one that can be read; at most 1 MiB.
+pub(super) fn read_own(path: &Path) -> Option<String> {
+    let about = fs::metadata(path).ok()?;
+    if !about.is_file() || about.len() > 1 << 20 {
+        return None;
+    }
+    fs::read_to_string(path).ok()
+}
+
+/// The home of the user the provider runs as.
+pub(super) fn home() -> PathBuf {
+    std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_user_set_stays_beside_what_we_set() {
+        let mut own = json!({"a": {"b": 1, "c": [1]}, "d": 2});
+        merge(&mut own, json!({"a": {"c": [2], "e": 3}}));
+        assert_eq!(own, json!({"a": {"b": 1, "c": [2], "e": 3}, "d": 2}));
+    }
+
+    #[test]
+    fn a_link_in_the_way_is_replaced_and_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (own, ours) = (folder.path().join("own"), folder.path().join("x/ours"));
+        fs::write(&own, "mine").unwrap();
+        fs::create_dir(folder.path().join("x")).unwrap();
+        std::os::unix::fs::symlink(&own, &ours).unwrap();
+        let plan = Plan { files: vec![(ours.clone(), "secret".to_owned())], ..Plan::new("none") };
+        plan.write_files().unwrap();
+        assert_eq!(fs::read_to_string(&own).unwrap(), "mine");
+        assert_eq!(fs::read_to_string(&ours).unwrap(), "secret");
+    }
+}

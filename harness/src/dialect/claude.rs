@@ -1,0 +1,149 @@
+//! Claude Code's `--output-format stream-json`. Its last word is the `result` line: a failed run says
+//! `subtype: success` there too, and only `is_error` tells them apart.
+
+use protocol::event::Event;
+use serde_json::Value;
+
+use super::{
+    Said, Told, say,
+    value::{content, count, items, number, status, text},
+};
+
+#[derive(Debug, Default)]
+pub(crate) struct Claude {
+    /// The class word of the last synthetic message, which the final line lacks.
+    class: Option<String>,
+    /// Why the account's limit refused, until when.
+    limit: Option<String>,
+}
+
+impl Claude {
+    pub(super) fn read(&mut self, line: &Value, said: &mut Said, events: &mut Vec<Event>) -> bool {
+        match (text(line, "/type"), text(line, "/subtype")) {
+            (Some("system"), Some("init")) => {
+                said.session("claude", text(line, "/session_id"), events);
+                init(line, events);
+            }
+            (Some("system"), Some("api_retry")) => retry(line, events),
+            (Some("system"), Some("permission_denied")) => events.push(Event::Notice {
+                text: format!(
+                    "a tool was refused by the provider's permissions: {}",
+                    text(line, "/tool_name").unwrap_or("unnamed")
+                ),
+            }),
+            (Some("system"), Some("status")) | (Some("stream_event"), _) => {}
+            (Some("assistant"), _) => return self.assistant(line, said, events),
+            (Some("user"), _) => {
+                for part in items(line, "/message/content") {
+                    if text(part, "/type") == Some("tool_result") {
+                        let id = text(part, "/tool_use_id").unwrap_or_default();
+                        let ok = part.pointer("/is_error") != Some(&Value::Bool(true));
+                        said.result(id, ok, &content(part.pointer("/content")), None, events);
+                    }
+                }
+            }
+            (Some("rate_limit_event"), _) => {
+                if text(line, "/rate_limit_info/status") == Some("rejected") {
+                    let kind = text(line, "/rate_limit_info/rateLimitType").unwrap_or("account");
+                    self.limit = Some(kind.to_owned());
+                }
+            }
+            (Some("result"), _) => self.result(line, said, events),
+            _ => return false,
+        }
+        true
+    }
+
+    /// False when a part of it is not known.
+    fn assistant(&mut self, line: &Value, said: &mut Said, events: &mut Vec<Event>) -> bool {
+        if let Some(class) = text(line, "/error") {
+            // Its text is the error's, and comes again in the result.
+            self.class = Some(class.to_owned());
+            return true;
+        }
+        let mut known = true;
+        for part in items(line, "/message/content") {
+            match text(part, "/type") {
+                Some("text") => say(text(part, "/text").unwrap_or_default(), events),
+                Some("tool_use") => {
+                    let id = text(part, "/id").unwrap_or_default();
+                    let name = text(part, "/name").unwrap_or_default();
+                    said.call(id, name, part.pointer("/input").unwrap_or(&Value::Null), events);
+                }
+                _ => known = false,
+            }
+        }
+        known
+    }
+
+    fn result(&mut self, line: &Value, said: &mut Said, events: &mut Vec<Event>) {
+        said.session("claude", text(line, "/session_id"), events);
+        said.turns = u32::try_from(count(line, "/num_turns")).unwrap_or(u32::MAX);
+        said.cached_input_tokens = count(line, "/usage/cache_read_input_tokens");
+        said.input_tokens = count(line, "/usage/input_tokens")
+            + count(line, "/usage/cache_creation_input_tokens")
+            + said.cached_input_tokens;
+        said.output_tokens = count(line, "/usage/output_tokens");
+        said.cost_usd = cost(line);
+        said.usage(events);
+        let failed = line.pointer("/is_error") == Some(&Value::Bool(true))
+            || text(line, "/subtype").is_some_and(|subtype| subtype.starts_with("error"));
+        if failed {
+            let errors: Vec<_> = items(line, "/errors").filter_map(Value::as_str).collect();
+            let message = text(line, "/result").map_or_else(|| errors.join("; "), str::to_owned);
+            let class = self
+                .limit
+                .as_ref()
+                .map(|_| "usage_limit_reached")
+                .or(text(line, "/api_error"))
+                .or(self.class.as_deref())
+                .or(text(line, "/subtype").filter(|subtype| subtype.starts_with("error")))
+                .or(text(line, "/terminal_reason"));
+            said.fail(Told {
+                message,
+                status: status(line, "/api_error_status"),
+                class: class.map(str::to_owned),
+                retry_after: None,
+            });
+        } else {
+            said.answer(text(line, "/result").unwrap_or_default());
+        }
+        said.ended(!failed, events);
+    }
+}
+
+fn init(line: &Value, events: &mut Vec<Event>) {
+    events.push(Event::Model {
+        dialect: "anthropic".to_owned(),
+        model: text(line, "/model").unwrap_or_default().to_owned(),
+        scripted: false,
+    });
+    for server in items(line, "/mcp_servers") {
+        let state = text(server, "/status").unwrap_or("unknown");
+        if !matches!(state, "connected" | "pending") {
+            let name = text(server, "/name").unwrap_or("unnamed");
+            events.push(Event::Notice { text: format!("the MCP server {name} is {state}") });
+        }
+    }
+}
+
+fn retry(line: &Value, events: &mut Vec<Event>) {
+    let status = status(line, "/error_status");
+    let class = text(line, "/error").unwrap_or("unknown");
+    events.push(Event::ModelRetry {
+        attempt: u32::try_from(count(line, "/attempt")).unwrap_or(u32::MAX),
+        wait_ms: number(line, "/retry_delay_ms"),
+        message: status.map_or_else(|| class.to_owned(), |status| format!("{class} ({status})")),
+    });
+}
+
+/// The total is cumulative over resumed sessions; what was used since the last result is this run's.
+fn cost(line: &Value) -> Option<f64> {
+    let since = line.pointer("/model_usage_since_last_result").and_then(Value::as_object);
+    match since {
+        Some(models) => {
+            Some(models.values().filter_map(|model| model.pointer("/costUSD")?.as_f64()).sum())
+        }
+        None => line.pointer("/total_cost_usd")?.as_f64(),
+    }
+}

@@ -1,0 +1,212 @@
+//! The built-in agent and real MCP servers: over standard streams and HTTP, many at once, hanging and dying.
+
+use std::collections::BTreeMap;
+
+use protocol::{
+    event::Event,
+    secret::Secret,
+    spec::{McpServer, ProviderKind},
+};
+
+use crate::run::Run;
+
+/// The workflow server, as a program.
+fn flow() -> McpServer {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../test-support/mcp/flow.py");
+    McpServer::Stdio {
+        command: "python3".to_owned(),
+        args: vec![script.to_owned()],
+        env: BTreeMap::from([("OF_THE_SERVER".to_owned(), Secret::new("its own"))]),
+    }
+}
+
+/// A scripted run whose turns each call one tool.
+fn calls(calls: &[(&str, &str)]) -> Run {
+    let turns: Vec<_> = calls
+        .iter()
+        .map(|(tool, input)| format!(r#"{{"tools": [{{"name": "{tool}", "input": {input}}}]}}"#))
+        .collect();
+    Run::scripted(&format!(r#"[{}, {{"answer": "done"}}]"#, turns.join(", ")))
+}
+
+fn results(events: &[Event]) -> Vec<(&str, bool, &str)> {
+    events
+        .iter()
+        .filter_map(|event| match event {
+            Event::ToolResult { name, ok, output, .. } => {
+                Some((name.as_str(), *ok, output.as_str()))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn tools_of_several_servers_are_called() {
+    let mut run = calls(&[
+        ("flow__upload", r#"{"name": "a", "content": "1234"}"#),
+        ("flow__status", r#"{"name": "a"}"#),
+        ("flow__update", r#"{"name": "a", "state": "checked"}"#),
+        ("flow__status", r#"{"name": "a"}"#),
+        ("other__status", r#"{"name": "a"}"#),
+        ("flow__variable", r#"{"name": "OF_THE_SERVER"}"#),
+        ("flow__variable", r#"{"name": "OPENAI_API_KEY"}"#),
+    ]);
+    run.launch.env.insert("OPENAI_API_KEY".to_owned(), Secret::new("marked-key"));
+    run.launch.harness.mcp_servers =
+        [("flow".to_owned(), flow()), ("other".to_owned(), flow())].into();
+    run.launch.env.remove("OPENAI_API_KEY");
+    let (events, exit) = run.finish().await;
+    assert!(exit.success, "{exit:?}");
+    assert_eq!(
+        results(&events),
+        [
+            ("flow.upload", true, "a has 4 characters"),
+            ("flow.status", true, "uploaded"),
+            ("flow.update", true, "done"),
+            ("flow.status", true, "checked"),
+            ("other.status", false, "the MCP server other: there is no 'a'"),
+            ("flow.variable", true, "its own"),
+            ("flow.variable", true, "not set"),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_dies_is_a_tool_error_and_starts_again() {
+    let mut run = calls(&[
+        ("flow__die", "{}"),
+        ("flow__echo", r#"{"text": "still here"}"#),
+        ("flow__echo", "[1]"),
+        ("flow__nothing", "{}"),
+        ("nobody__echo", "{}"),
+    ]);
+    run.launch.harness.mcp_servers = [("flow".to_owned(), flow())].into();
+    let (events, exit) = run.finish().await;
+    assert!(exit.success, "{exit:?}");
+    let results = results(&events);
+    assert!(!results[0].1 && results[0].2.contains("it is gone"), "{results:?}");
+    assert_eq!(results[1], ("flow.echo", true, "echo:still here"));
+    assert!(!results[2].1 && results[2].2.contains("no JSON object"), "{results:?}");
+    assert!(results[3..].iter().all(|(_, ok, text)| !ok && text.contains("no tool")));
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_start_is_told_of_and_left_out() {
+    let mut run = calls(&[("flow__echo", r#"{"text": "x"}"#)]);
+    let missing = McpServer::Stdio {
+        command: "/nowhere/server".to_owned(),
+        args: Vec::new(),
+        env: BTreeMap::new(),
+    };
+    // One that is no MCP server ends at once.
+    let silent =
+        McpServer::Stdio { command: "true".to_owned(), args: Vec::new(), env: BTreeMap::new() };
+    let nobody =
+        McpServer::Http { url: "http://127.0.0.1:9/".to_owned(), headers: BTreeMap::new() };
+    run.launch.harness.mcp_servers = [
+        ("flow".to_owned(), flow()),
+        ("missing".to_owned(), missing),
+        ("silent".to_owned(), silent),
+        ("nobody".to_owned(), nobody),
+    ]
+    .into();
+    let (events, exit) = run.finish().await;
+    assert!(exit.success, "{exit:?}");
+    let notices: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Notice { text } => Some(text.as_str()),
+            _ => None,
+        })
+        .collect();
+    for name in ["missing", "silent", "nobody"] {
+        let told = format!("the MCP server {name} did not start");
+        assert!(notices.iter().any(|text| text.starts_with(&told)), "{notices:?}");
+    }
+    assert_eq!(results(&events), [("flow.echo", true, "echo:x")]);
+}
+
+/// The scenario of the smaller runner: scan a folder, then work with the server it brought.
+#[tokio::test]
+async fn a_scan_brings_servers_and_writes_them_down() {
+    let run = calls(&[
+        ("workbench_registry_scan", "{}"),
+        ("flow__upload", r#"{"name": "a", "content": "1234"}"#),
+        ("flow__status", r#"{"name": "a"}"#),
+        ("flow__update", r#"{"name": "a", "state": "approved"}"#),
+        ("flow__status", r#"{"name": "a"}"#),
+    ]);
+    let folder = run.folder.path();
+    std::fs::create_dir_all(folder.join("servers/flow")).unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../test-support/mcp/flow.py");
+    std::fs::copy(script, folder.join("servers/flow/flow.py")).unwrap();
+    let manifest = r#"{"name": "flow", "command": "python3", "args": ["flow.py"]}"#;
+    std::fs::write(folder.join("servers/flow/server.json"), manifest).unwrap();
+    let (events, exit) = run.finish().await;
+    assert!(exit.success, "{exit:?}");
+    let results = results(&events);
+    assert_eq!(results[0].0, "workbench.registry.scan");
+    assert!(results[0].1 && results[0].2.contains("flow.upload"), "{results:?}");
+    let outputs: Vec<_> = results[1..].iter().map(|(_, _, output)| *output).collect();
+    assert_eq!(outputs, ["a has 4 characters", "uploaded", "done", "approved"]);
+    let written = std::fs::read(folder.join(".workbench/registry/mcp.json")).unwrap();
+    let written: serde_json::Value = serde_json::from_slice(&written).unwrap();
+    assert_eq!(written["mcpServers"]["flow"]["command"], "python3");
+    let tools = written["mcpServers"]["flow"]["tools"].as_array().unwrap();
+    assert!(tools.iter().any(|tool| tool == "status"), "{tools:?}");
+}
+
+#[tokio::test]
+async fn a_server_over_http() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = folder.path().join("port");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../test-support/mcp/flow.py");
+    let mut server = tokio::process::Command::new("python3")
+        .args([script, "--http", &port.display().to_string()])
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    test_support::wait::eventually("the server listens", async || port.exists().then_some(()))
+        .await;
+    let url = format!("http://127.0.0.1:{}/", std::fs::read_to_string(&port).unwrap());
+    let mut run = calls(&[("web__echo", r#"{"text": "over HTTP"}"#)]);
+    let headers = BTreeMap::from([("x-key".to_owned(), Secret::new("k"))]);
+    run.launch.harness.mcp_servers = [("web".to_owned(), McpServer::Http { url, headers })].into();
+    let (events, exit) = run.finish().await;
+    assert!(exit.success, "{exit:?}");
+    assert_eq!(results(&events), [("web.echo", true, "echo:over HTTP")]);
+    server.kill().await.unwrap();
+}
+
+/// A real model's loop: it is offered the tool by a name it takes, and the result goes back to it.
+#[tokio::test]
+async fn a_model_calls_a_servers_tool_in_each_dialect() {
+    let model = test_support::model::Model::start().await;
+    for make in [
+        protocol::spec::Endpoint::OpenaiChat,
+        protocol::spec::Endpoint::OpenaiResponses,
+        protocol::spec::Endpoint::Anthropic,
+    ] {
+        let mut run = Run::new(ProviderKind::Agent);
+        let mut endpoint = make(protocol::spec::HttpEndpoint::default());
+        let base_url = match &endpoint {
+            protocol::spec::Endpoint::Anthropic(_) => model.root("mcp"),
+            _ => model.base_url("mcp"),
+        };
+        if let protocol::spec::Endpoint::OpenaiChat(http)
+        | protocol::spec::Endpoint::OpenaiResponses(http)
+        | protocol::spec::Endpoint::Anthropic(http) = &mut endpoint
+        {
+            http.base_url = base_url;
+            http.api_key = Some(Secret::new("marked-key"));
+            http.model = "test-model".to_owned();
+        }
+        run.launch.harness.endpoint = Some(endpoint);
+        run.launch.harness.mcp_servers = [("flow".to_owned(), flow())].into();
+        let (events, exit) = run.finish().await;
+        assert!(exit.success, "{exit:?} {events:?}");
+        let output = format!("echo:{}", test_support::model::MCP_TEXT);
+        assert_eq!(results(&events), [("flow.echo", true, output.as_str())]);
+    }
+}
