@@ -256,6 +256,7 @@ fn events() -> Vec<Event> {
             message: "the command ended with 3".to_owned(),
             peak_memory_bytes: None,
             oom_killed: false,
+            retry_after_ms: None,
         }),
     ]
 }

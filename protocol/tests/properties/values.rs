@@ -1,5 +1,7 @@
 //! Arbitrary values of everything that travels.
 
+use std::collections::BTreeMap;
+
 use proptest::{collection::vec, option::of, prelude::*, sample::select};
 use protocol::{
     event::{Artifact, Event, EventLine, EventSource, Exit, Phase, Stream},
@@ -16,7 +18,8 @@ use protocol::{
         Assign, Cancel, FromHarness, FromSidecar, Message, Seq, SidecarHello, StopCause, ToSidecar,
     },
     spec::{
-        AgentBounds, Endpoint, HarnessSpec, Network, ProviderKind, Repo, RunSpec, Shape, Timeouts,
+        AgentBounds, Auth, Endpoint, HarnessSpec, HttpEndpoint, McpServer, Network, ProviderKind,
+        Repo, RunSpec, SessionSpec, Shape, Timeouts,
     },
 };
 use serde_json::Value;
@@ -135,6 +138,7 @@ fn exit() -> impl Strategy<Value = Exit> {
         message: text(),
         peak_memory_bytes: of(large()),
         oom_killed: flag(),
+        retry_after_ms: of(large()),
     })
 }
 
@@ -183,9 +187,15 @@ pub(crate) fn event() -> BoxedStrategy<Event> {
         build!(Event::Usage {
             input_tokens: large(),
             output_tokens: large(),
+            cached_input_tokens: large(),
             turns: count(),
+            // A sum of money reads back as it was; not any number there is does.
+            cost_usd: of((0..1_000_000_u32).prop_map(|cents| f64::from(cents) / 100.0)),
             scripted: flag(),
         }),
+        build!(Event::Session { provider: text(), session_id: text() }),
+        build!(Event::ModelRetry { attempt: count(), wait_ms: of(large()), message: text() }),
+        build!(Event::Raw { line: text(), truncated: flag() }),
         build!(Event::Answer { text: text(), scripted: flag() }),
     ];
     let of_the_end = prop_oneof![
@@ -211,22 +221,54 @@ fn event_line() -> BoxedStrategy<EventLine> {
     prop_oneof![3 => known, 1 => other].boxed()
 }
 
-fn harness() -> BoxedStrategy<HarnessSpec> {
-    use ProviderKind::{Agent, Claude, Codex, Command, Gemini, Opencode};
-    let headers = vec((text(), secret()), 0..3);
-    let chat = build!(Endpoint::OpenaiChat {
+fn secrets() -> impl Strategy<Value = BTreeMap<String, Secret>> {
+    vec((text(), secret()), 0..3).prop_map(|pairs| pairs.into_iter().collect())
+}
+
+fn names() -> impl Strategy<Value = BTreeMap<String, String>> {
+    vec((text(), text()), 0..3).prop_map(|pairs| pairs.into_iter().collect())
+}
+
+fn endpoint() -> BoxedStrategy<Endpoint> {
+    let http = build!(HttpEndpoint {
         base_url: text(),
         api_key: of(secret()),
-        headers: headers.prop_map(|pairs| pairs.into_iter().collect()),
+        auth: select(vec![Auth::ApiKey, Auth::Bearer, Auth::Oauth]),
+        headers: secrets(),
         model: text(),
     });
+    let dialects: Vec<fn(HttpEndpoint) -> Endpoint> = vec![
+        Endpoint::OpenaiChat,
+        Endpoint::OpenaiResponses,
+        Endpoint::Anthropic,
+        Endpoint::Gemini,
+    ];
+    let spoken = (select(dialects), http).prop_map(|(dialect, http)| dialect(http));
+    prop_oneof![4 => spoken, 1 => build!(Endpoint::Scripted { script: text() })].boxed()
+}
+
+fn mcp_server() -> BoxedStrategy<McpServer> {
+    prop_oneof![
+        build!(McpServer::Stdio { command: text(), args: texts(), env: secrets() }),
+        build!(McpServer::Http { url: text(), headers: secrets() }),
+    ]
+    .boxed()
+}
+
+fn harness() -> BoxedStrategy<HarnessSpec> {
+    use ProviderKind::{Agent, Claude, Codex, Command, Gemini, Opencode};
+    let servers = vec((text(), mcp_server()), 0..3);
     build!(HarnessSpec {
         provider: select(vec![Agent, Command, Claude, Codex, Opencode, Gemini]),
         command: of(text()),
         model: of(text()),
         base_prompt: of(text()),
         bounds: build!(AgentBounds { max_turns: count(), max_tokens: large() }),
-        endpoint: of(prop_oneof![chat, build!(Endpoint::Scripted { script: text() })]),
+        endpoint: of(endpoint()),
+        model_map: names(),
+        mcp_servers: servers.prop_map(|pairs| pairs.into_iter().collect()),
+        resume: of(text()),
+        idle_secs: of(large()),
     })
 }
 
@@ -248,11 +290,13 @@ fn spec() -> BoxedStrategy<RunSpec> {
     });
     let ids = (run_id(), execution_id(), tenant_id(), count());
     let lists = (vec(repo, 0..3), texts(), vec((text(), secret()), 0..3), texts());
-    let bounds = (shape, select(vec![Network::Open, Network::None]), timeouts);
+    let session = build!(SessionSpec { conversation_id: run_id(), resume: flag() });
+    let bounds = (shape, select(vec![Network::Open, Network::None]), timeouts, of(session));
     (ids, (text(), text(), text()), lists, harness(), bounds)
-        .prop_map(|(ids, (title, prompt, image), lists, harness, (shape, network, timeouts))| {
+        .prop_map(|(ids, (title, prompt, image), lists, harness, bounds)| {
             let (run_id, execution_id, tenant_id, attempt) = ids;
             let (repos, setup_commands, env, artifacts) = lists;
+            let (shape, network, timeouts, session) = bounds;
             let env = env.into_iter().collect();
             RunSpec {
                 run_id,
@@ -270,7 +314,7 @@ fn spec() -> BoxedStrategy<RunSpec> {
                 network,
                 timeouts,
                 artifacts,
-                session: None,
+                session,
             }
         })
         .boxed()
