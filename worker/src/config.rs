@@ -14,7 +14,7 @@ use secrecy::SecretString;
 
 use self::secret::read_secret;
 pub use self::{
-    providers::{AgentProvider, Providers},
+    providers::{AgentProvider, Dialect, Provider, Providers},
     settings::{Backend, Config, Link, PullPolicy},
 };
 use crate::{address::address, subnets::pool};
@@ -63,6 +63,7 @@ impl Config {
         ensure!(self.state_dir.is_absolute(), "state_dir must be an absolute path");
         address(&self.plane_url, &self.id()?).context("plane_url")?;
         pool(&self.network_pool).context("network_pool")?;
+        self.providers.validate()?;
         Ok(())
     }
 

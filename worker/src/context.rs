@@ -2,11 +2,11 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use protocol::{ids::WorkerId, spec::Endpoint};
+use protocol::ids::WorkerId;
 use service::{clock::Clock, lifecycle::Lifecycle};
 use tokio::sync::Semaphore;
 
-use crate::{backend::Backend, disk::Disk, gate::Gate, metrics::Metrics};
+use crate::{backend::Backend, disk::Disk, endpoints::Endpoints, gate::Gate, metrics::Metrics};
 
 /// What every execution is given.
 pub(crate) struct Context {
@@ -18,7 +18,7 @@ pub(crate) struct Context {
     pub(crate) grace_ms: u64,
     /// Between two sweeps.
     pub(crate) sweep_every: Duration,
-    pub(crate) agent_endpoint: Option<Endpoint>,
+    pub(crate) endpoints: Endpoints,
     /// Held over a start: beyond 2 × cores only the latency grows.
     pub(crate) starts: Semaphore,
     pub(crate) clock: Clock,

@@ -8,11 +8,7 @@ mod watch;
 
 use std::{sync::Arc, time::Duration};
 
-use protocol::{
-    event::Phase,
-    failure::FailureReason,
-    spec::{ProviderKind, RunSpec},
-};
+use protocol::{event::Phase, failure::FailureReason, spec::RunSpec};
 use service::backoff::Backoff;
 
 use self::{
@@ -94,9 +90,7 @@ async fn begin<'a>(
     home: &'a Home,
     mut spec: RunSpec,
 ) -> Result<Watch<'a>, End> {
-    if spec.harness.provider == ProviderKind::Agent && spec.harness.endpoint.is_none() {
-        spec.harness.endpoint.clone_from(&context.agent_endpoint);
-    }
+    context.endpoints.fill(&mut spec.harness);
     let mut record = Record::new(&spec, &context.backend, context.clock.now_ms());
     home.create(&record, context.backend.home_mode()).map_err(|error| {
         Failure::new(FailureReason::WorkspaceSetup, format!("could not begin: {error:#}"))

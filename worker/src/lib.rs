@@ -7,12 +7,14 @@ mod boot;
 pub mod config;
 mod context;
 mod disk;
+mod endpoints;
 mod execution;
 mod executions;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;
+pub mod harness_image;
 mod held;
 mod home;
 mod leftovers;
@@ -38,8 +40,8 @@ use tokio::sync::Semaphore;
 
 pub use self::config::Config;
 use self::{
-    backend::Backend, context::Context, disk::Disk, executions::Executions, gate::Gate, held::Stop,
-    link::Identity, metrics::Metrics,
+    backend::Backend, context::Context, disk::Disk, endpoints::Endpoints, executions::Executions,
+    gate::Gate, held::Stop, link::Identity, metrics::Metrics,
 };
 
 /// Runs a worker until `life` drains and everything that ran has ended. Once `life` aborts, what still runs is
@@ -70,7 +72,7 @@ pub async fn run(config: Config, clock: Clock, life: Lifecycle) -> anyhow::Resul
         state_dir: config.state_dir.clone(),
         grace_ms: config.grace_ms,
         sweep_every: Duration::from_millis(config.sweep_ms),
-        agent_endpoint: config.providers.agent.endpoint()?,
+        endpoints: Endpoints::read(&config.providers)?,
         starts: Semaphore::new(config.parallel_starts()),
         clock,
         life: life.clone(),
