@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod event;
+pub mod evidence;
 pub mod failure;
 pub mod frame;
 pub mod ids;
