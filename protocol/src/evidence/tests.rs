@@ -135,7 +135,8 @@ fn a_run_in_one_page() {
             }
           ],
           "truncated": false
-        }"#]].assert_eq(&text);
+        }"#]]
+    .assert_eq(&text);
     assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary);
 }
 
