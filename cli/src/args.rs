@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     bench::BenchArgs, completions::CompletionsArgs, demo::DemoArgs, doctor::DoctorArgs,
-    env::EnvArgs, login::LoginArgs, run::RunArgs, runs::RunsArgs, serve::ServeArgs,
-    tenants::TenantsArgs, token::TokenArgs, up::UpArgs, worker::WorkerArgs,
+    env::EnvArgs, harness::HarnessArgs, login::LoginArgs, run::RunArgs, runs::RunsArgs,
+    serve::ServeArgs, tenants::TenantsArgs, token::TokenArgs, up::UpArgs, worker::WorkerArgs,
 };
 
 const ABOUT: &str =
@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Start a worker, which runs containers for a plane; drain one
     Worker(WorkerArgs),
+    /// Images of the providers' command lines, for workers
+    Harness(HarnessArgs),
     /// Tokens for tenants and workers (needs the admin key)
     Token(TokenArgs),
     /// What each tenant has, and may have (needs the admin key)

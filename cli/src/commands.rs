@@ -5,6 +5,7 @@ pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod env;
+pub(crate) mod harness;
 pub(crate) mod login;
 pub(crate) mod run;
 pub(crate) mod runs;
@@ -37,6 +38,7 @@ pub(crate) async fn run(
         Command::Doctor(args) => doctor::run(args, around, term).await,
         Command::Serve(args) => serve::run(args, around, term).await,
         Command::Worker(args) => worker::run(args, around, term).await,
+        Command::Harness(args) => harness::run(args, around, term).await,
         Command::Token(args) => token::run(args, around, term).await,
         Command::Tenants(args) => tenants::run(args, around, term).await,
         Command::Login(args) => login::run(args, around, term).await,

@@ -10,6 +10,7 @@ mod direct;
 mod ends;
 mod faults;
 mod fidelity;
+mod harness_images;
 mod images;
 mod restarts;
 mod secrets;
