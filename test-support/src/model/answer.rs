@@ -36,6 +36,11 @@ pub(super) enum Reply {
     },
 }
 
+/// Whether a provider asks for something beside its work, a title.
+pub(super) fn is_aside(request: &Request) -> bool {
+    request.body.to_string().contains("title generator")
+}
+
 /// The answer to a request; `earlier` is how many of the same scenario came before.
 pub(super) fn to(request: &Request, earlier: usize) -> Answer {
     let Some(dialect) = Dialect::of(&request.path) else {
@@ -78,9 +83,12 @@ pub(super) fn to(request: &Request, earlier: usize) -> Answer {
         },
         "users" => text(&format!("users={}", facts.users)),
         "unauthorized" => refuse(401, "", "invalid_api_key", "Incorrect API key provided"),
+        "rate-limit-once" | "error-once" if is_aside(request) => text(TEXT),
         "rate-limit-once" if earlier > 0 => text(TEXT),
         "rate-limit-once" | "rate-limit" => limited(),
-        "quota" => refuse(429, "", "insufficient_quota", "You exceeded your current quota"),
+        "quota" => {
+            refuse(dialect.unpaid(), "", "insufficient_quota", "You exceeded your current quota")
+        }
         "overloaded" => refuse(dialect.overloaded(), "", "overloaded", "Overloaded"),
         "error-once" if earlier > 0 => text(TEXT),
         "error-once" | "error" => refuse(500, "", "server_error", "The server had an error"),
@@ -163,7 +171,7 @@ mod tests {
             assert!(answer.contains("hello.txt"), "{path}: {answer}");
             let answer = ask(path, "file", 1, second);
             assert!(
-                !answer.contains("hello.txt") && answer.contains("answered"),
+                !answer.contains("hello.txt") && answer.contains("The tool"),
                 "{path}: {answer}"
             );
         }

@@ -78,6 +78,11 @@ impl Dialect {
     pub(super) fn overloaded(self) -> u16 {
         if self == Self::Anthropic { 529 } else { 503 }
     }
+
+    /// The status of an account without credit.
+    pub(super) fn unpaid(self) -> u16 {
+        if self == Self::Anthropic { 400 } else { 429 }
+    }
 }
 
 fn names<'a>(list: &'a Value, pointer: &'a str) -> impl Iterator<Item = String> + 'a {
