@@ -4,9 +4,12 @@
 mod claude;
 mod codex;
 mod gemini;
+mod home;
 mod opencode;
 mod plan;
+mod secrets;
 mod tail;
+mod transcript;
 
 use std::{path::Path, process::Stdio, time::Duration};
 
@@ -14,8 +17,9 @@ use nix::sys::signal::Signal;
 use protocol::{
     event::{Event, Exit, Phase, Stream},
     failure::FailureReason,
+    secret::Secret,
     sidecar::Launch,
-    spec::ProviderKind,
+    spec::{HttpEndpoint, McpServer, ProviderKind},
 };
 use tokio::{
     io::{AsyncRead, AsyncWriteExt},
@@ -24,7 +28,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{plan::Plan, tail::Tail};
+use self::{plan::Plan, secrets::Secrets, tail::Tail, transcript::Transcript};
 use crate::{
     adapter::Adapter,
     dialect::{Dialect, Said},
@@ -49,11 +53,16 @@ const IDLE: Duration = Duration::from_mins(30);
 /// How long standard output is still read after the process has ended: its children may hold it open.
 const LINGER: Duration = Duration::from_millis(500);
 
+/// What is always read of it then, in bytes, however long that takes: no pipe as the kernel makes it holds more, so
+/// all of the provider's own words are in it.
+const LEFT_BYTES: usize = 192 << 10;
+
 /// One of them, ready to run.
 pub(crate) struct Cli {
     launch: Launch,
     plan: Plan,
     dialect: Dialect,
+    secrets: Secrets,
 }
 
 /// Why a provider was ended before its own end.
@@ -86,7 +95,8 @@ impl Cli {
         })?;
         let dialect = Dialect::of(provider)
             .ok_or_else(|| Failure::new(FailureReason::AgentInvocation, "no command line"))?;
-        Ok(Self { launch, plan, dialect })
+        let secrets = Secrets::new(every_secret(&launch, http));
+        Ok(Self { launch, plan, dialect, secrets })
     }
 
     fn spawn(&self) -> Result<Child, Failure> {
@@ -102,6 +112,7 @@ impl Cli {
         let values = self.launch.env.iter().filter(|(name, _)| !plan::is_ours(name));
         command.envs(values.map(|(name, value)| (name, value.expose())));
         command.envs(self.plan.env.iter().map(|(name, value)| (*name, value.expose())));
+        command.env("PATH", home::search_path(&self.launch));
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -114,21 +125,70 @@ impl Cli {
 
     fn not_started(&self, error: &std::io::Error) -> Failure {
         let program = self.plan.program;
-        let text = if error.kind() == std::io::ErrorKind::NotFound {
-            format!(
-                "{program} is not in the image and not on its PATH: add it to the environment's image, or make its \
-                 harness image on the worker with `ozma harness build {}`",
-                self.launch.harness.provider.as_str()
-            )
-        } else {
-            format!("could not start {program}: {error}")
+        let missing = error.kind() == std::io::ErrorKind::NotFound;
+        let found = home::find(program, &home::search_path(&self.launch));
+        let text = match found {
+            _ if missing && !Path::new(&self.launch.directory).is_dir() => {
+                format!("could not start {program}: there is no folder {}", self.launch.directory)
+            }
+            // A file that is there and cannot be found is one whose loader or interpreter is not there.
+            Some(file) if missing => format!(
+                "could not start {}: the image has not what runs it, its C library or its interpreter: {}",
+                file.display(),
+                self.fix()
+            ),
+            None if missing => {
+                format!("{program} is not in the image and not on its PATH: {}", self.fix())
+            }
+            _ => format!("could not start {program}: {error}"),
         };
         Failure::new(FailureReason::AgentInvocation, text)
     }
+
+    fn fix(&self) -> String {
+        format!(
+            "add it to the environment's image, or make its harness image on the worker with `ozma harness build {}`",
+            self.launch.harness.provider.as_str()
+        )
+    }
+
+    /// Nothing of the configuration made for it stays: it may hold secrets.
+    fn tidy(&self) -> Option<Event> {
+        let error = home::clear(&self.plan.folder).err()?;
+        let folder = self.plan.folder.display();
+        Some(Event::Notice { text: format!("could not remove {folder}: {error}") })
+    }
+}
+
+/// What this provider is trusted with, and nobody may read in what it prints.
+fn every_secret<'a>(
+    launch: &'a Launch,
+    endpoint: &'a HttpEndpoint,
+) -> impl Iterator<Item = &'a Secret> {
+    let servers = launch.harness.mcp_servers.values().flat_map(|server| match server {
+        McpServer::Stdio { env, .. } => env.values(),
+        McpServer::Http { headers, .. } => headers.values(),
+    });
+    endpoint.api_key.iter().chain(endpoint.headers.values()).chain(servers)
 }
 
 impl Adapter for Cli {
     async fn run(mut self, feed: Feed, cancel: CancellationToken) -> Result<Exit, Failure> {
+        let ended = self.drive(&feed, cancel).await;
+        if let Some(event) = self.tidy() {
+            feed.send(event).await;
+        }
+        ended
+    }
+}
+
+impl Cli {
+    async fn drive(&mut self, feed: &Feed, cancel: CancellationToken) -> Result<Exit, Failure> {
+        let mut transcript =
+            Transcript::begin(Path::new(&self.launch.state_directory)).map_err(|error| {
+                let text = format!("could not begin the transcript: {error}");
+                Failure::new(FailureReason::AgentInvocation, text)
+            })?;
         let mut child = self.spawn()?;
         for text in std::mem::take(&mut self.plan.notices) {
             feed.send(Event::Notice { text }).await;
@@ -150,15 +210,22 @@ impl Adapter for Cli {
             }
         };
         let mut said = Said::default();
+        let mut ear = Ear {
+            dialect: &mut self.dialect,
+            said: &mut said,
+            transcript: &mut transcript,
+            secrets: &self.secrets,
+            feed,
+        };
         let read = async {
             if let Some(stdout) = stdout {
-                listen(stdout, &mut self.dialect, &mut said, &feed, &exited, &heard, &stuck).await;
+                ear.listen(stdout, &exited, &heard, &stuck).await;
             }
         };
         let mut tail = Tail::default();
         let complain = async {
             if let Some(stderr) = stderr {
-                grumble(stderr, &mut tail, &feed, &exited, &heard).await;
+                grumble(stderr, &mut tail, &self.secrets, feed, &exited, &heard).await;
             }
         };
         let wait = async {
@@ -224,38 +291,66 @@ async fn end(child: &mut Child, pid: u32) -> std::io::Result<std::process::ExitS
     child.wait().await
 }
 
-async fn listen(
-    stdout: impl AsyncRead + Unpin,
-    dialect: &mut Dialect,
-    said: &mut Said,
-    feed: &Feed,
-    exited: &CancellationToken,
-    heard: &tokio::sync::Notify,
-    stuck: &CancellationToken,
-) {
-    let mut reader = LineReader::new(stdout, MAX_LINE_BYTES);
-    let mut until: Option<Instant> = None;
-    loop {
-        let piece = tokio::select! {
-            biased;
-            piece = reader.next() => piece,
-            () = async {
-                exited.cancelled().await;
-                tokio::time::sleep_until(*until.get_or_insert_with(|| Instant::now() + LINGER)).await;
-            } => break,
-        };
-        let Ok(Some(Piece::Line(line) | Piece::Part(line))) = piece else { break };
-        heard.notify_one();
-        for event in dialect.read(&line, said) {
-            feed.send(event).await;
+/// Who hears what a provider prints.
+struct Ear<'a> {
+    dialect: &'a mut Dialect,
+    said: &'a mut Said,
+    transcript: &'a mut Transcript,
+    secrets: &'a Secrets,
+    feed: &'a Feed,
+}
+
+impl Ear<'_> {
+    async fn listen(
+        &mut self,
+        stdout: impl AsyncRead + Unpin,
+        exited: &CancellationToken,
+        heard: &tokio::sync::Notify,
+        stuck: &CancellationToken,
+    ) {
+        let mut reader = LineReader::new(stdout, MAX_LINE_BYTES);
+        let mut until: Option<Instant> = None;
+        let mut left = LEFT_BYTES;
+        loop {
+            if left == 0 && until.is_some_and(|until| until < Instant::now()) {
+                break;
+            }
+            let piece = tokio::select! {
+                biased;
+                piece = reader.next() => piece,
+                () = async {
+                    exited.cancelled().await;
+                    tokio::time::sleep_until(*until.get_or_insert_with(|| Instant::now() + LINGER)).await;
+                } => break,
+            };
+            let Ok(Some(piece)) = piece else { break };
+            if exited.is_cancelled() {
+                until.get_or_insert_with(|| Instant::now() + LINGER);
+                let (Piece::Line(bytes) | Piece::Part(bytes)) = &piece;
+                left = left.saturating_sub(bytes.len() + 1);
+            }
+            heard.notify_one();
+            self.take(piece).await;
+            if self.said.stuck.is_some() {
+                stuck.cancel();
+            }
         }
-        if said.stuck.is_some() {
-            stuck.cancel();
+        if let Some(piece) = reader.rest() {
+            self.take(piece).await;
         }
     }
-    if let Some(Piece::Line(line) | Piece::Part(line)) = reader.rest() {
-        for event in dialect.read(&line, said) {
-            feed.send(event).await;
+
+    async fn take(&mut self, piece: Piece) {
+        let (bytes, newline) = match piece {
+            Piece::Line(bytes) => (bytes, true),
+            Piece::Part(bytes) => (bytes, false),
+        };
+        let bytes = self.secrets.hide(bytes);
+        if let Some(event) = self.transcript.write(&bytes, newline) {
+            self.feed.send(event).await;
+        }
+        for event in self.dialect.read(&bytes, self.said) {
+            self.feed.send(event).await;
         }
     }
 }
@@ -264,6 +359,7 @@ async fn listen(
 async fn grumble(
     stderr: impl AsyncRead + Unpin,
     tail: &mut Tail,
+    secrets: &Secrets,
     feed: &Feed,
     exited: &CancellationToken,
     heard: &tokio::sync::Notify,
@@ -271,16 +367,13 @@ async fn grumble(
     let mut output = Output::new(stderr, Phase::Provider, Stream::Stderr);
     while let Ok(event) = output.next(exited).await {
         heard.notify_one();
+        let event = secrets.hide_in(event);
         tail.keep(&event);
         feed.send(event).await;
     }
     if let Some(event) = output.rest() {
+        let event = secrets.hide_in(event);
         tail.keep(&event);
         feed.send(event).await;
     }
-}
-
-/// A folder of the harness's own for one provider.
-fn folder(launch: &Launch, name: &str) -> std::path::PathBuf {
-    Path::new(&launch.state_directory).join(name)
 }

@@ -1,5 +1,7 @@
 //! How Claude Code is called.
 
+use std::path::PathBuf;
+
 use protocol::{
     sidecar::Launch,
     spec::{Auth, HttpEndpoint},
@@ -7,16 +9,16 @@ use protocol::{
 use serde_json::json;
 
 use super::{
-    folder,
+    home,
     plan::{Plan, header_lines, mcp},
 };
 
 /// How often it asks its endpoint again; its own ten take three minutes, for a wrong key too.
-const RETRIES: &str = "4";
+const RETRIES: &str = "3";
 
 pub(super) fn plan(launch: &Launch, endpoint: &HttpEndpoint) -> Plan {
     let harness = &launch.harness;
-    let mut plan = Plan::new("claude");
+    let mut plan = Plan::new("claude", home::own(launch));
     plan.args(&["-p", "--output-format", "stream-json", "--verbose"]);
     plan.args(&["--dangerously-skip-permissions"]);
     if !endpoint.model.is_empty() {
@@ -35,9 +37,12 @@ pub(super) fn plan(launch: &Launch, endpoint: &HttpEndpoint) -> Plan {
             |command, args, env| json!({"type": "stdio", "command": command, "args": args, "env": env}),
             |url, headers| json!({"type": "http", "url": url, "headers": headers}),
         );
-        let file = folder(launch, "claude").join("mcp.json");
+        let file = home::own(launch).join("mcp.json");
         plan.args(&["--mcp-config", &file.display().to_string(), "--strict-mcp-config"]);
         plan.files.push((file, json!({"mcpServers": servers}).to_string()));
+    }
+    if !launch.session_directory.is_empty() {
+        keep_sessions(launch, &mut plan);
     }
     plan.env("ANTHROPIC_BASE_URL", &endpoint.base_url);
     if let Some(key) = &endpoint.api_key {
@@ -65,4 +70,31 @@ pub(super) fn plan(launch: &Launch, endpoint: &HttpEndpoint) -> Plan {
         plan.env("CLAUDE_CODE_MAX_RETRIES", RETRIES);
     }
     plan
+}
+
+/// What a user may have configured, below the folder for it. A login is not among it: the endpoint is this run's.
+const OF_THE_USER: [&str; 10] = [
+    "CLAUDE.md",
+    "agents",
+    "commands",
+    "hooks",
+    "output-styles",
+    "plugins",
+    "rules",
+    "settings.json",
+    "skills",
+    "workflows",
+];
+
+/// Gives it a configuration folder in which the user's own settings are seen and the sessions are kept.
+fn keep_sessions(launch: &Launch, plan: &mut Plan) {
+    const SESSIONS: &str = "projects";
+    let folder = home::own(launch).join("home");
+    let users = home::variable(launch, "CLAUDE_CONFIG_DIR")
+        .map_or_else(|| home::user(launch).join(".claude"), PathBuf::from);
+    for (name, path) in home::present(&users, &OF_THE_USER) {
+        plan.links.push((folder.join(name), path));
+    }
+    plan.keep(folder.join(SESSIONS), home::sessions(launch).join(SESSIONS));
+    plan.env("CLAUDE_CONFIG_DIR", folder.display().to_string());
 }

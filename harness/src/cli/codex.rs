@@ -1,7 +1,7 @@
 //! How Codex is called. It is given a home of its own, made of the user's configuration and ours; sessions are kept
 //! there.
 
-use std::fmt::Write;
+use std::{fmt::Write, path::PathBuf};
 
 use protocol::{
     secret::Secret,
@@ -9,10 +9,7 @@ use protocol::{
     spec::{HttpEndpoint, McpServer},
 };
 
-use super::{
-    folder,
-    plan::{Plan, home, read_own},
-};
+use super::{home, plan::Plan};
 
 /// What its model provider is called in the configuration.
 const NAME: &str = "ozma";
@@ -25,7 +22,7 @@ const MODEL: &str = "gpt-5.5";
 
 pub(super) fn plan(launch: &Launch, endpoint: &HttpEndpoint) -> Result<Plan, String> {
     let harness = &launch.harness;
-    let mut plan = Plan::new("codex");
+    let mut plan = Plan::new("codex", home::own(launch));
     plan.args(&["exec"]);
     if harness.resume.is_some() {
         plan.args(&["resume"]);
@@ -38,8 +35,14 @@ pub(super) fn plan(launch: &Launch, endpoint: &HttpEndpoint) -> Result<Plan, Str
     } else {
         plan.args(&["--", "-"]);
     }
-    let codex_home = folder(launch, "codex");
-    let own = read_own(&home().join(".codex/config.toml"));
+    let codex_home = home::own(launch);
+    let users = home::variable(launch, "CODEX_HOME")
+        .map_or_else(|| home::user(launch).join(".codex"), PathBuf::from);
+    let own = home::read(&users.join("config.toml"));
+    for (name, path) in home::present(&users, &["AGENTS.md", "prompts", "rules", "skills"]) {
+        plan.links.push((codex_home.join(name), path));
+    }
+    plan.keep(codex_home.join("sessions"), home::sessions(launch).join("sessions"));
     let config = config(launch, endpoint, own.as_deref())?;
     plan.files.push((codex_home.join("config.toml"), config));
     plan.env("CODEX_HOME", codex_home.display().to_string());

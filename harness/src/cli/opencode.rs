@@ -6,7 +6,10 @@ use protocol::{
 };
 use serde_json::{Value, json};
 
-use super::plan::{Plan, exposed, mcp};
+use super::{
+    home,
+    plan::{Plan, exposed, mcp},
+};
 
 /// What its model provider is called in the configuration.
 const NAME: &str = "ozma";
@@ -27,7 +30,7 @@ pub(super) fn plan(
     let model = http.model.split_once('/').map_or(http.model.as_str(), |(vendor, model)| {
         if matches!(vendor, "anthropic" | "openai" | "google") { model } else { &http.model }
     });
-    let mut plan = Plan::new("opencode");
+    let mut plan = Plan::new("opencode", home::own(launch));
     plan.args(&["run", "--format", "json", "-m", &format!("{NAME}/{model}")]);
     if let Some(session) = &harness.resume {
         plan.args(&["-s", session]);
@@ -46,10 +49,14 @@ pub(super) fn plan(
         ),
     });
     if let Some(base) = harness.base_prompt.as_deref().filter(|base| !base.is_empty()) {
-        let file = super::folder(launch, "opencode").join("base-prompt.md");
+        let file = home::own(launch).join("base-prompt.md");
         config["instructions"] = json!([file.display().to_string()]);
         plan.files.push((file, base.to_owned()));
     }
+    // Its sessions are a data base, at a place of its own: its other data stays where the user's programs look for it.
+    let sessions = home::sessions(launch);
+    plan.env("OPENCODE_DB", sessions.join("opencode.db").display().to_string());
+    plan.folders.push(sessions);
     plan.env("OPENCODE_CONFIG_CONTENT", config.to_string());
     for name in [
         "OPENCODE_DISABLE_MODELS_FETCH",

@@ -2,15 +2,12 @@
 //! one is a variable or a file of the agent's own user, mode 0600. A user's own configuration files are read and
 //! never written, so that there is nothing to restore, whatever dies.
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, io, os::unix::fs::OpenOptionsExt, path::PathBuf};
 
 use protocol::{secret::Secret, spec::McpServer};
 use serde_json::{Map, Value, json};
+
+use super::home;
 
 /// What a provider must not find of the harness's own variables.
 pub(super) const NOT_INHERITED: [&str; 4] =
@@ -26,15 +23,21 @@ pub(super) struct Plan {
     pub(super) program: &'static str,
     pub(super) args: Vec<String>,
     pub(super) env: BTreeMap<&'static str, Secret>,
+    /// Where all the files below are: emptied before the start, removed at the end.
+    pub(super) folder: PathBuf,
     /// Written before the start.
     pub(super) files: Vec<(PathBuf, String)>,
+    /// Made before the start: a folder each.
+    pub(super) folders: Vec<PathBuf>,
+    /// Made before the start: from where to where.
+    pub(super) links: Vec<(PathBuf, PathBuf)>,
     /// What a person should know of it.
     pub(super) notices: Vec<String>,
 }
 
 impl Plan {
-    pub(super) fn new(program: &'static str) -> Self {
-        Self { program, ..Self::default() }
+    pub(super) fn new(program: &'static str, folder: PathBuf) -> Self {
+        Self { program, folder, ..Self::default() }
     }
 
     pub(super) fn args(&mut self, args: &[&str]) -> &mut Self {
@@ -47,15 +50,25 @@ impl Plan {
         self
     }
 
+    /// `path` leads to `kept`, a folder that outlives the run.
+    pub(super) fn keep(&mut self, path: PathBuf, kept: PathBuf) -> &mut Self {
+        self.folders.push(kept.clone());
+        self.links.push((path, kept));
+        self
+    }
+
     pub(super) fn write_files(&self) -> io::Result<()> {
+        // What a harness that was killed has left here may hold a secret.
+        home::clear(&self.folder)?;
+        for folder in &self.folders {
+            home::make(folder)?;
+        }
+        for (link, target) in &self.links {
+            home::lead(link, target)?;
+        }
         for (path, text) in &self.files {
             if let Some(folder) = path.parent() {
-                fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-            }
-            // A new file each time: one that is there may be a link of somebody's.
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+                home::make(folder)?;
             }
             let mut file =
                 fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
@@ -106,20 +119,6 @@ pub(super) fn merge(under: &mut Value, over: Value) {
     }
 }
 
-/// A configuration file of the user's, if there is one that can be read; at most 1 MiB.
-pub(super) fn read_own(path: &Path) -> Option<String> {
-    let about = fs::metadata(path).ok()?;
-    if !about.is_file() || about.len() > 1 << 20 {
-        return None;
-    }
-    fs::read_to_string(path).ok()
-}
-
-/// The home of the user the provider runs as.
-pub(super) fn home() -> PathBuf {
-    std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,15 +131,23 @@ mod tests {
     }
 
     #[test]
-    fn a_link_in_the_way_is_replaced_and_not_followed() {
+    fn what_an_earlier_harness_left_is_removed_and_links_are_not_followed() {
         let folder = tempfile::tempdir().unwrap();
-        let (own, ours) = (folder.path().join("own"), folder.path().join("x/ours"));
+        let (own, kept, ours) =
+            (folder.path().join("own"), folder.path().join("kept"), folder.path().join("ours"));
+        fs::create_dir_all(kept.join("deep")).unwrap();
+        fs::create_dir(&ours).unwrap();
+        fs::write(ours.join("left"), "secret").unwrap();
         fs::write(&own, "mine").unwrap();
-        fs::create_dir(folder.path().join("x")).unwrap();
-        std::os::unix::fs::symlink(&own, &ours).unwrap();
-        let plan = Plan { files: vec![(ours.clone(), "secret".to_owned())], ..Plan::new("none") };
-        plan.write_files().unwrap();
-        assert_eq!(fs::read_to_string(&own).unwrap(), "mine");
-        assert_eq!(fs::read_to_string(&ours).unwrap(), "secret");
+        std::os::unix::fs::symlink(&own, ours.join("file")).unwrap();
+        let mut plan = Plan::new("none", ours.clone());
+        plan.files.push((ours.join("file"), "ours".to_owned()));
+        plan.keep(ours.join("a/sessions"), kept.clone());
+        for _ in 0..2 {
+            plan.write_files().unwrap();
+            assert_eq!(fs::read_to_string(&own).unwrap(), "mine");
+            assert_eq!(fs::read_to_string(ours.join("file")).unwrap(), "ours");
+            assert!(!ours.join("left").exists() && ours.join("a/sessions/deep").is_dir());
+        }
     }
 }

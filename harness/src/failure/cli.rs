@@ -20,7 +20,9 @@ pub(crate) fn claude(ended: &Ended<'_>) -> Failure {
     let Some(told) = &ended.said.error else { return without_a_word(ended) };
     let class = told.class.as_deref().unwrap_or_default();
     let reason = match (class, told.status) {
+        _ if told.says(&["No conversation found with session ID"]) => R::SessionGone,
         ("usage_limit_reached" | "billing_error", _) => R::QuotaExhausted,
+        _ if told.says(&["redit balance is too low"]) => R::QuotaExhausted,
         ("error_max_turns" | "error_max_budget_usd" | "max_turns", _) => R::AgentLimit,
         _ if told.says(&["Not logged in", "/login"]) => R::AuthMissing,
         _ if told.says(&["usage policy", "Usage Policy", "content policy"]) => R::ContentRefused,
@@ -168,6 +170,19 @@ fn without_a_word(ended: &Ended<'_>) -> Failure {
             format!(
                 "this version of the provider does not take the arguments it was given (code {code}): {first}"
             ),
+        );
+    }
+    let gone = ["no rollout found for thread", "Session not found", "Error resuming session"];
+    if ended.said.lines == 0 && gone.iter().any(|sign| ended.stderr.contains(sign)) {
+        return Failure::new(
+            FailureReason::SessionGone,
+            format!("the provider has not the session it should go on with; {shown}"),
+        );
+    }
+    if ended.said.lines == 0 && matches!(code, 126 | 127) {
+        return Failure::new(
+            FailureReason::AgentInvocation,
+            format!("the provider's program could not be run in this image; {shown}"),
         );
     }
     if code == 0 {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod agent;
+mod cli;
 mod command;
 mod mcp;
 mod run;
