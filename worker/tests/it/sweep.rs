@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use protocol::link::FromWorker;
+use protocol::link::{FromWorker, Hello};
 use test_support::{
     image::{self, docker},
     wait::eventually,
@@ -119,9 +119,20 @@ async fn a_worker_killed_at_any_point_of_a_start_leaves_nothing() {
         // Not waited for anything: each time another point is met.
         tokio::time::sleep(std::time::Duration::from_millis(delay_ms)).await;
         rig.kill();
+        let hellos = rig.plane.seen().hellos.len();
         rig.start().await;
-        let report = rig.plane.report(&spec).await;
-        if let FromWorker::TaskFailed(failed) = &report {
+        let outcome = eventually("its report, or a hello without it", || async {
+            let seen = rig.plane.seen();
+            let report = seen.reports.get(&spec.execution_id).cloned();
+            let knows = |hello: &Hello| {
+                hello.executions.iter().any(|running| running.execution_id == spec.execution_id)
+            };
+            // Claimed, and killed before it was written down: the plane takes it for lost.
+            let unknown = seen.hellos.get(hellos).is_some_and(|hello| !knows(hello));
+            report.map(Some).or_else(|| unknown.then_some(None))
+        })
+        .await;
+        if let Some(FromWorker::TaskFailed(failed)) = &outcome {
             assert!(failed.failure_reason.unwrap().retryable(), "{failed:?}");
         }
     }
