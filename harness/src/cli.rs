@@ -112,6 +112,8 @@ impl Cli {
         let values = self.launch.env.iter().filter(|(name, _)| !plan::is_ours(name));
         command.envs(values.map(|(name, value)| (name, value.expose())));
         command.envs(self.plan.env.iter().map(|(name, value)| (*name, value.expose())));
+        // OpenCode believes it more than the kernel.
+        command.env("PWD", &self.launch.directory);
         command.env("PATH", home::search_path(&self.launch));
         command
             .stdin(Stdio::piped())
