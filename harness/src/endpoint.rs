@@ -11,6 +11,10 @@ use protocol::{
 
 use crate::failure::Failure;
 
+mod agent;
+
+pub(crate) use self::agent::redirected;
+
 /// A vendor's names among an environment's values.
 struct Vendor {
     /// What reads as a key, the first one there counts.
@@ -73,6 +77,19 @@ fn vendors(provider: ProviderKind) -> &'static [Vendor] {
 /// `auth_missing` when there is none, naming the places.
 pub(crate) fn choose(launch: &Launch) -> Result<Endpoint, Failure> {
     let provider = launch.harness.provider;
+    let of_worker = launch.harness.endpoint.as_ref().and_then(Endpoint::http);
+    if let Some(agent::Own { endpoint, mut http }) = by_further_names(launch)? {
+        http.base_url.truncate(http.base_url.trim_end_matches('/').len());
+        if let Some(asked) = launch.harness.mapped_model() {
+            asked.clone_into(&mut http.model);
+        } else if let Some(mapped) = launch.harness.model_map.get(&http.model) {
+            http.model.clone_from(mapped);
+        }
+        if let (true, Some(of_worker)) = (http.model.is_empty(), of_worker) {
+            http.model.clone_from(&of_worker.model);
+        }
+        return Ok(endpoint(http));
+    }
     let own = vendors(provider).iter().find(|vendor| names(launch, vendor));
     let Some(vendor) = own else {
         let Some(endpoint) = launch.harness.endpoint.clone() else { return Err(missing(provider)) };
@@ -81,7 +98,6 @@ pub(crate) fn choose(launch: &Launch) -> Result<Endpoint, Failure> {
     };
     let key = vendor.keys.iter().find_map(|(name, auth)| Some((value(launch, name)?, *auth)));
     let base_url = vendor.base_urls.iter().find_map(|name| value(launch, name));
-    let of_worker = launch.harness.endpoint.as_ref().and_then(Endpoint::http);
     let named = model(launch, vendor).or_else(|| of_worker.map(|http| http.model.clone()));
     Ok((vendor.endpoint)(HttpEndpoint {
         base_url: base_url
@@ -95,8 +111,19 @@ pub(crate) fn choose(launch: &Launch) -> Result<Endpoint, Failure> {
     }))
 }
 
+/// What only the built-in agent is told of, before its vendors' own names.
+fn by_further_names(launch: &Launch) -> Result<Option<agent::Own>, Failure> {
+    match launch.harness.provider {
+        ProviderKind::Agent => agent::own(launch),
+        _ => Ok(None),
+    }
+}
+
 /// Whether the environment names its own endpoint.
 pub(crate) fn is_own(launch: &Launch) -> bool {
+    if by_further_names(launch).is_ok_and(|own| own.is_some()) {
+        return true;
+    }
     vendors(launch.harness.provider).iter().any(|vendor| names(launch, vendor))
 }
 
@@ -133,6 +160,7 @@ fn missing(provider: ProviderKind) -> Failure {
     let keys: Vec<_> = vendors(provider)
         .iter()
         .flat_map(|vendor| vendor.keys.iter().map(|(name, _)| *name))
+        .chain((provider == ProviderKind::Agent).then_some("OZ_PROVIDER_API_KEY"))
         .collect();
     let name = provider.as_str();
     Failure::new(

@@ -12,7 +12,7 @@ use protocol::{event::Event, secret::Secret, spec::McpServer};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::{agent::mcp::Servers, credentials::PROVIDER_CREDENTIALS, feed::Feed};
+use crate::{agent::mcp::Servers, credentials::is_credential, feed::Feed};
 pub(super) use result::Result;
 
 /// A tool as the model is told of it.
@@ -40,7 +40,7 @@ pub(super) struct Tools {
 impl Tools {
     /// Commands and servers get `env` without the provider's credentials.
     pub(super) fn new(directory: &str, mut env: BTreeMap<String, Secret>) -> Self {
-        env.retain(|name, _| !PROVIDER_CREDENTIALS.contains(&name.as_str()));
+        env.retain(|name, _| !is_credential(name));
         let directory = PathBuf::from(directory);
         Self {
             servers: Servers::new(directory.clone(), env.clone()),

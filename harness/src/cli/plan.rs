@@ -15,7 +15,7 @@ pub(super) const NOT_INHERITED: [&str; 4] =
 
 /// The environment's values that are put where the provider wants them, under its own names.
 pub(super) fn is_ours(name: &str) -> bool {
-    crate::credentials::PROVIDER_CREDENTIALS.contains(&name)
+    crate::credentials::is_credential(name)
 }
 
 #[derive(Debug, Default)]
