@@ -104,7 +104,7 @@ async fn work(core: Arc<Core>, nth: u32, mode: String, watch: Arc<Watch>) {
                     peer.take(FromWorker::Events(Events { execution_id, source, events }))
                         .await
                         .unwrap();
-                    while let Ok(frame) = queue.try_recv() {
+                    while let Some(frame) = queue.try_recv() {
                         if let ToWorker::Ack(_) = frame {
                             watch.stored.fetch_add(100, std::sync::atomic::Ordering::Relaxed);
                         }

@@ -14,7 +14,7 @@ use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use protocol::{ids::WorkerId, limits::MAX_FRAME_BYTES};
 
 #[doc(hidden)]
-pub use self::peer::Peer;
+pub use self::{peer::Peer, registry::Line};
 use crate::{
     core::Core,
     store::{ConnectedRow, ConnectionRow, StoreError},

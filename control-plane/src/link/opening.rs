@@ -7,11 +7,10 @@ use protocol::{
     ids::{ExecutionId, WorkerId},
     link::{Hello, PROTOCOL_VERSION, ToWorker, Verdict, Welcome},
 };
-use tokio::sync::mpsc;
 
 use super::{
     MAX_EXECUTIONS,
-    registry::{Connection, Dialect, lock},
+    registry::{Connection, Dialect, Outgoing, lock},
 };
 use crate::{
     core::{Core, millis},
@@ -27,7 +26,7 @@ pub(super) async fn ozma(
     core: &Core,
     worker_id: WorkerId,
     hello: &Hello,
-    outgoing: mpsc::Sender<ToWorker>,
+    outgoing: Outgoing,
 ) -> Result<Arc<Connection>, StoreError> {
     // Within its worker's name, so that no worker can speak for another's process. A name has no line break.
     let instance = format!("{worker_id}\n{}", name(&hello.instance_id));
@@ -67,7 +66,7 @@ pub(super) async fn ozma(
 pub(super) async fn stock(
     core: &Core,
     worker_id: WorkerId,
-    outgoing: mpsc::Sender<ToWorker>,
+    outgoing: Outgoing,
 ) -> Result<Arc<Connection>, StoreError> {
     let instance = format!("stock:{worker_id}");
     let capacity = core.settings.stock_capacity;

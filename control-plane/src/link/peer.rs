@@ -5,14 +5,13 @@ use std::{collections::VecDeque, sync::Arc};
 
 use protocol::{
     ids::WorkerId,
-    link::{FromWorker, Hello, ToWorker},
+    link::{FromWorker, Hello},
 };
-use tokio::sync::mpsc;
 
 use super::{
     frames::{self, Handed, Owing},
     opening,
-    registry::{Connection, Dialect, MAX_QUEUED_FRAMES},
+    registry::{Connection, Dialect, Line},
 };
 use crate::{
     core::{Core, millis},
@@ -52,8 +51,8 @@ impl Peer {
         core: Arc<Core>,
         worker_id: WorkerId,
         hello: Option<&Hello>,
-    ) -> Result<(Self, mpsc::Receiver<ToWorker>), StoreError> {
-        let (outgoing, queue) = mpsc::channel(MAX_QUEUED_FRAMES);
+    ) -> Result<(Self, Line), StoreError> {
+        let (outgoing, queue) = Line::new();
         let connection = match hello {
             Some(hello) => opening::ozma(&core, worker_id, hello, outgoing).await?,
             None => opening::stock(&core, worker_id, outgoing).await?,

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Frames waiting for a slow worker. One more and the connection is closed: the worker dials again, and what
 /// it missed is made up from the store.
-pub(super) const MAX_QUEUED_FRAMES: usize = 256;
+const MAX_QUEUED_FRAMES: usize = 256;
 
 /// A worker that keeps declining is tried this often.
 const LONGEST_HOLD_MS: i64 = 60_000;
@@ -41,6 +41,31 @@ impl Dialect {
     }
 }
 
+/// Where frames to a worker are put in line. In boxes: the queue sets space aside for dozens of them, for each of
+/// thousands of workers that mostly hear nothing.
+pub(super) type Outgoing = mpsc::Sender<Box<ToWorker>>;
+
+/// What is to be sent to a worker, in order.
+#[derive(Debug)]
+pub struct Line(mpsc::Receiver<Box<ToWorker>>);
+
+impl Line {
+    pub(super) fn new() -> (Outgoing, Self) {
+        let (outgoing, line) = mpsc::channel(MAX_QUEUED_FRAMES);
+        (outgoing, Self(line))
+    }
+
+    /// The next frame, once there is one; `None` after the connection's end.
+    pub async fn recv(&mut self) -> Option<ToWorker> {
+        self.0.recv().await.map(|frame| *frame)
+    }
+
+    /// The next frame, if there is one now.
+    pub fn try_recv(&mut self) -> Option<ToWorker> {
+        self.0.try_recv().ok().map(|frame| *frame)
+    }
+}
+
 /// One socket to one worker process.
 #[derive(Debug)]
 pub struct Connection {
@@ -54,7 +79,7 @@ pub struct Connection {
     pub capacity: u32,
     /// What it says of itself; runs may ask for it.
     pub tags: Vec<String>,
-    pub(super) outgoing: mpsc::Sender<ToWorker>,
+    pub(super) outgoing: Outgoing,
     pub(super) closing: CancellationToken,
     pub(super) draining: AtomicBool,
     /// When its leases were last renewed for a sign of life; stock workers only.
@@ -77,7 +102,7 @@ impl Connection {
         instance_id: String,
         dialect: Dialect,
         capacity: u32,
-        outgoing: mpsc::Sender<ToWorker>,
+        outgoing: Outgoing,
     ) -> Self {
         Self {
             id: uuid::Uuid::now_v7().simple().to_string(),
@@ -110,7 +135,7 @@ impl Connection {
         if self.closing.is_cancelled() {
             return false;
         }
-        let sent = self.outgoing.try_send(frame).is_ok();
+        let sent = self.outgoing.try_send(Box::new(frame)).is_ok();
         if !sent {
             self.closing.cancel();
         }

@@ -10,17 +10,14 @@ use futures_util::{
 use protocol::{
     ids::WorkerId,
     limits::MAX_FRAME_BYTES,
-    link::{FromWorker, PROTOCOL_VERSION, ToWorker},
+    link::{FromWorker, PROTOCOL_VERSION},
 };
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Peer,
-    registry::{Connection, Dialect},
+    registry::{Connection, Dialect, Line},
 };
 use crate::{core::Core, store::StoreError};
 
@@ -225,7 +222,7 @@ type Sink = SplitSink<WebSocket, Message>;
 /// Sends what is in line, and pings, until the reading side is done; gives the sink back for a last word.
 async fn write(
     mut sink: Sink,
-    mut queue: mpsc::Receiver<ToWorker>,
+    mut queue: Line,
     connection: Arc<Connection>,
     last_word: CancellationToken,
 ) -> Sink {
@@ -244,7 +241,7 @@ async fn write(
             sink.feed(message).await?;
             // Whatever else is in line leaves with it.
             for _ in 0..MAX_AT_ONCE {
-                let Ok(frame) = queue.try_recv() else { break };
+                let Some(frame) = queue.try_recv() else { break };
                 sink.feed(Message::text(frame.to_json())).await?;
             }
             sink.flush().await

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use control_plane::{
     core::{Core, Settings},
     dispatch,
-    link::Peer,
+    link::{Line, Peer},
     reaper,
     sealing::Sealer,
     store::StoreError,
@@ -15,7 +15,7 @@ use protocol::{
     link::{Ack, FromWorker, ToWorker},
 };
 use service::{clock::Clock, lifecycle::Lifecycle};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::{
     network::{End, Item},
@@ -48,7 +48,7 @@ struct Process {
 
 struct Peering {
     peer: Peer,
-    queue: mpsc::Receiver<ToWorker>,
+    queue: Line,
     /// When the worker last gave a sign of life; it answers pings.
     heard: Ms,
 }
@@ -270,8 +270,8 @@ impl World {
         }
     }
 
-    fn forward(&mut self, link: usize, queue: &mut mpsc::Receiver<ToWorker>) {
-        while let Ok(frame) = queue.try_recv() {
+    fn forward(&mut self, link: usize, queue: &mut Line) {
+        while let Some(frame) = queue.try_recv() {
             self.send(link, End::Worker, Item::Frame(frame.to_json()));
         }
     }
