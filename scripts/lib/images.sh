@@ -57,7 +57,8 @@ make_sidecar_image() {
     say "making the sidecar's image"
     folder=$(mktemp -d)
     mkdir "$folder"/{agent,bin,etc}
-    install -m 755 "$SIDECAR" "$folder/ozma-sidecar"
+    # Not to be read by the agent: the kernel lets nobody look into a process of a binary that its user may not read.
+    install -m 711 "$SIDECAR" "$folder/ozma-sidecar"
     ln "$folder/ozma-sidecar" "$folder/agent/ozma-sidecar"
     install -m 755 compose/sidecar/entrypoint.sh "$folder/entrypoint.sh"
     install -m 644 compose/sidecar/passwd "$folder/etc/passwd"

@@ -10,7 +10,10 @@ use std::{
 use protocol::spec::RunSpec;
 use tokio::task::JoinSet;
 
-use crate::{environment::Variables, places::Places, reaper::Reaper, record::Recorder, stop::Stop};
+use crate::{
+    environment::Variables, places::Places, privileges, reaper::Reaper, record::Recorder,
+    stop::Stop,
+};
 
 pub(crate) struct Context {
     pub(crate) spec: RunSpec,
@@ -54,7 +57,7 @@ impl Held {
 }
 
 impl Context {
-    /// This binary in another mode, as the agent's user where that can be.
+    /// This binary in another mode, as the agent's user where that can be. To be started by the thread that asks.
     pub(crate) fn agent(&self, mode: &str) -> Command {
         let mut command = Command::new("/proc/self/exe");
         command
@@ -68,6 +71,9 @@ impl Context {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit());
+        if self.drop {
+            privileges::as_agent(&mut command);
+        }
         command
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ffi::OsString, path::Path};
 
-use harness::credentials::PROVIDER_CREDENTIALS;
+use harness::credentials::is_credential;
 use protocol::secret::Secret;
 
 use crate::places::Places;
@@ -21,6 +21,11 @@ impl Variables {
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).and_then(|value| value.to_str()).filter(|value| !value.is_empty())
+    }
+
+    /// The image's search path.
+    pub(crate) fn path(&self) -> &std::ffi::OsStr {
+        self.0.get("PATH").map_or_else(|| DEFAULT_PATH.as_ref(), OsString::as_os_str)
     }
 
     /// The first executable file `program` on the search path.
@@ -51,6 +56,6 @@ impl Variables {
 /// The environment's values for a set-up command: all but the providers' credentials.
 pub(crate) fn for_setup(env: &BTreeMap<String, Secret>) -> impl Iterator<Item = (&str, &str)> {
     env.iter()
-        .filter(|(name, _)| !PROVIDER_CREDENTIALS.contains(&name.as_str()))
+        .filter(|(name, _)| !is_credential(name))
         .map(|(name, value)| (name.as_str(), value.expose()))
 }

@@ -11,7 +11,8 @@ use protocol::{
     event::{Event, Exit},
     failure::FailureReason,
     limits::MAX_SIDECAR_LINE_BYTES,
-    sidecar::{FromHarness, Launch},
+    secret::Secret,
+    sidecar::{FromHarness, HARNESS_MOUNT, Launch},
 };
 use tokio::io::{AsyncRead, AsyncWriteExt};
 
@@ -27,18 +28,29 @@ pub(crate) async fn run(
     directory: &Path,
     links: &mut Links,
 ) -> Result<Exit, Failure> {
+    let tools = mounted(context);
+    let mut env = context.spec.env.clone();
+    if let (Some(tools), Some(path)) = (&tools, env.get_mut("PATH")) {
+        *path = Secret::new(format!("{}:{tools}", path.expose()));
+    }
     let launch = Launch {
         prompt: context.spec.prompt.clone(),
         directory: directory.display().to_string(),
         state_directory: context.places.state.display().to_string(),
         session_directory: String::new(),
-        env: context.spec.env.clone(),
+        env,
         harness: context.spec.harness.clone(),
     };
     let launch = serde_json::to_string(&launch).expect("a launch is plain data");
+    let mut command = context.agent("harness");
+    if let Some(tools) = tools {
+        let mut path = context.vars.path().to_owned();
+        path.push(format!(":{tools}"));
+        command.env("PATH", path);
+    }
     let mut child = context
         .reaper
-        .spawn(&mut context.agent("harness"))
+        .spawn(&mut command)
         .map_err(|error| not_started(FailureReason::AgentInvocation, "the harness", &error))?;
     let pid = child.pid;
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
@@ -75,6 +87,16 @@ pub(crate) async fn run(
             Err(not_started(FailureReason::AgentInvocation, "the harness", &error))
         }
     }
+}
+
+/// The folder with the provider's command line that the worker mounted, if it did. It comes last on the search path:
+/// what the environment's image has is what its author chose.
+fn mounted(context: &Context) -> Option<String> {
+    if context.unisolated {
+        return None;
+    }
+    let folder = format!("{HARNESS_MOUNT}/{}/bin", context.spec.harness.provider.as_str());
+    Path::new(&folder).is_dir().then_some(folder)
 }
 
 /// Records what the child says; its last word, if it has one.

@@ -5,9 +5,12 @@ mod answer;
 mod direct;
 pub(crate) mod docker;
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
-use protocol::{ids::ExecutionId, spec::RunSpec};
+use protocol::{
+    ids::{ExecutionId, RunId},
+    spec::RunSpec,
+};
 
 pub(crate) use self::{
     answer::{Attached, Ended, Failure, Journal, Swept, Usage},
@@ -51,6 +54,40 @@ impl Backend {
         match self {
             Self::Docker(docker) => docker.prepare(spec, held).await,
             Self::Direct(_) => Ok(()),
+        }
+    }
+
+    /// Has what the run's conversation keeps, where it is of one; fails with `session_gone` when it was to go on
+    /// with what is not there.
+    pub(crate) async fn session(&self, spec: &RunSpec) -> Result<(), Failure> {
+        let Some(session) = &spec.session else { return Ok(()) };
+        match self {
+            Self::Docker(docker) => docker.session(spec, session).await,
+            Self::Direct(direct) => direct.session(spec, session),
+        }
+    }
+
+    /// Every conversation that something is kept of.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    pub(crate) async fn sessions(&self) -> anyhow::Result<Vec<RunId>> {
+        let found = match self {
+            Self::Docker(docker) => docker.session_volumes().await?,
+            Self::Direct(direct) => direct.sessions()?,
+        };
+        let ids: BTreeSet<_> = found.into_iter().map(|(id, _)| id).collect();
+        Ok(ids.into_iter().collect())
+    }
+
+    /// Removes what is kept of a conversation; false when something uses it still.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub(crate) async fn remove_session(&self, conversation: &RunId) -> anyhow::Result<bool> {
+        match self {
+            Self::Docker(docker) => docker.remove_session(conversation).await,
+            Self::Direct(direct) => direct.remove_session(conversation).map(|()| true),
         }
     }
 
@@ -136,7 +173,7 @@ impl Backend {
     pub(crate) async fn usage(&self) -> anyhow::Result<Usage> {
         match self {
             Self::Docker(docker) => docker.usage().await,
-            Self::Direct(_) => Ok(Usage::default()),
+            Self::Direct(direct) => direct.usage().await,
         }
     }
 
@@ -214,6 +251,7 @@ impl Record {
             started: Some(Moment::now()),
             memory_bytes: backend.memory_bytes(spec),
             stdio: backend.over_stdio(),
+            conversation: spec.session.as_ref().map(|session| session.conversation_id.clone()),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! starts. Secrets are read from files or the environment and never printed.
 
 mod env;
+mod harness_images;
 mod providers;
 mod secret;
 mod settings;
@@ -14,8 +15,9 @@ use secrecy::SecretString;
 
 use self::secret::read_secret;
 pub use self::{
+    harness_images::HarnessImages,
     providers::{AgentProvider, Dialect, Provider, Providers},
-    settings::{Backend, Config, Link, PullPolicy},
+    settings::{Backend, Config, Link, PullPolicy, Sessions},
 };
 use crate::{address::address, subnets::pool};
 

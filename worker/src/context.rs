@@ -6,7 +6,10 @@ use protocol::ids::WorkerId;
 use service::{clock::Clock, lifecycle::Lifecycle};
 use tokio::sync::Semaphore;
 
-use crate::{backend::Backend, disk::Disk, endpoints::Endpoints, gate::Gate, metrics::Metrics};
+use crate::{
+    backend::Backend, disk::Disk, endpoints::Endpoints, gate::Gate, metrics::Metrics,
+    sessions::Sessions,
+};
 
 /// What every execution is given.
 pub(crate) struct Context {
@@ -14,6 +17,7 @@ pub(crate) struct Context {
     pub(crate) backend: Backend,
     pub(crate) gate: Arc<Gate>,
     pub(crate) disk: Disk,
+    pub(crate) sessions: Sessions,
     pub(crate) state_dir: PathBuf,
     pub(crate) grace_ms: u64,
     /// Between two sweeps.

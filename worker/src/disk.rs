@@ -17,7 +17,7 @@ use protocol::{ids::ExecutionId, link::DiskUse};
 use tokio::{sync::watch, time::Instant};
 
 pub(crate) use self::tree::bytes as bytes_below;
-use crate::{backend::Usage, config::Config, executions::Executions};
+use crate::{backend::Usage, config::Config, executions::Executions, leftovers};
 
 /// A measurement takes at most a tenth of the time: the engine walks through whole containers for it.
 const AT_MOST: u32 = 10;
@@ -134,6 +134,9 @@ async fn measure(executions: &Executions) -> anyhow::Result<()> {
         tracing::info!("image {image}, which nothing uses, made room on the disk");
         is_full = disk.note(&usage(executions).await?);
     }
+    while is_full && leftovers::remove_a_session(executions).await? {
+        is_full = disk.note(&usage(executions).await?);
+    }
     if is_full != context.gate.is_disk_full() {
         let (used, free) = (disk.used_bytes() >> 20, disk.free_bytes() >> 20);
         if is_full {
@@ -161,6 +164,13 @@ async fn usage(executions: &Executions) -> anyhow::Result<Usage> {
     };
     for (id, bytes) in tokio::task::spawn_blocking(count).await? {
         *usage.executions.entry(id).or_default() += bytes;
+    }
+    context.sessions.measured(usage.sessions.clone());
+    // While an execution works on one, it is what that execution takes.
+    for held in executions.all() {
+        if let Some(bytes) = held.conversation().and_then(|id| usage.sessions.remove(id)) {
+            *usage.executions.entry(held.execution_id.clone()).or_default() += bytes;
+        }
     }
     Ok(usage)
 }

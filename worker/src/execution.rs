@@ -98,6 +98,11 @@ async fn begin<'a>(
 
     recall(held, home);
 
+    if spec.session.is_some() {
+        let _nothing_is_removed = context.sessions.turn().await;
+        context.backend.session(&spec).await?;
+    }
+
     // Until it has a container.
     let _using = context.backend.using(&spec.image);
     let image = held.phase_begins(Phase::Image);

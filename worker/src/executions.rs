@@ -5,7 +5,7 @@ mod desk;
 
 use std::{ops::Deref, sync::Arc};
 
-use protocol::spec::RunSpec;
+use protocol::{ids::RunId, spec::RunSpec};
 use tokio::sync::Notify;
 
 pub(crate) use self::desk::{Answer, Desk};
@@ -46,6 +46,7 @@ impl Executions {
 
     fn begin(self: &Arc<Self>, held: Arc<Held>, spec: RunSpec) {
         self.context.metrics.claimed();
+        held.uses(spec.session.as_ref().map(|session| session.conversation_id.clone()));
         let (context, run) = (self.context.clone(), held.clone());
         self.look_after(held, async move { execution::run(&context, run, spec).await });
     }
@@ -58,6 +59,7 @@ impl Executions {
             execution_id,
             record.begun_ms(self.context.clock.now_ms()),
         );
+        held.uses(record.conversation.clone());
         let (context, run) = (self.context.clone(), held.clone());
         self.look_after(held, async move { execution::adopt(&context, run, record).await });
     }
@@ -79,6 +81,13 @@ impl Executions {
             this.desk.forget(&held.execution_id);
             this.idle.notify_waiters();
         });
+    }
+
+    /// Whether an execution uses what is kept of `conversation`. A worker that is going lets go of what runs on: that
+    /// is the next life's, not nobody's.
+    pub(crate) fn uses(&self, conversation: &RunId) -> bool {
+        self.context.life.draining().is_cancelled()
+            || self.desk.all().iter().any(|held| held.conversation() == Some(conversation))
     }
 
     /// Waits until nothing runs and everything was said that is said without an execution.

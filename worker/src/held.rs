@@ -1,6 +1,6 @@
 //! One execution as the rest of the worker sees it: what it has to say, and what it is told.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use protocol::{
     event::{Event, EventLine, Phase},
@@ -42,6 +42,8 @@ pub(crate) struct Held {
     pub(crate) run_id: RunId,
     pub(crate) execution_id: ExecutionId,
     pub(crate) outbox: Outbox,
+    /// The conversation whose kept files it uses, once that is known.
+    conversation: OnceLock<RunId>,
     /// The plane has stored the report: what is left may be removed.
     pub(crate) report_acked: CancellationToken,
     stop: watch::Sender<Option<Stop>>,
@@ -70,6 +72,7 @@ impl Held {
             outbox: Outbox::new(run_id.clone(), execution_id.clone(), wake),
             run_id,
             execution_id,
+            conversation: OnceLock::new(),
             report_acked: CancellationToken::new(),
             stop: watch::Sender::new(None),
             confirmed,
@@ -77,6 +80,17 @@ impl Held {
             clock,
             container: Mutex::default(),
         }
+    }
+
+    /// It uses what is kept of `conversation` from now on.
+    pub(crate) fn uses(&self, conversation: Option<RunId>) {
+        if let Some(conversation) = conversation {
+            self.conversation.get_or_init(|| conversation);
+        }
+    }
+
+    pub(crate) fn conversation(&self) -> Option<&RunId> {
+        self.conversation.get()
     }
 
     pub(crate) fn say(&self, event: &Event) {

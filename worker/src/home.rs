@@ -56,6 +56,9 @@ pub(crate) struct Record {
     /// Its sidecar is reached through the engine, whatever the settings say by now.
     #[serde(default)]
     pub(crate) stdio: bool,
+    /// The conversation whose kept files it uses.
+    #[serde(default)]
+    pub(crate) conversation: Option<RunId>,
 }
 
 impl Record {
@@ -259,6 +262,7 @@ impl Record {
             started: None,
             memory_bytes: None,
             stdio: false,
+            conversation: None,
         }
     }
 }

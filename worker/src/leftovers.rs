@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use protocol::ids::ExecutionId;
+use protocol::ids::{ExecutionId, RunId};
 
 use crate::{backend::Swept, executions::Executions, home::Home};
 
@@ -65,5 +65,45 @@ async fn sweep_once(executions: &Executions, swept: &mut Swept) -> anyhow::Resul
         }
     }
     context.backend.sweep(&is_live, swept).await?;
+    sweep_sessions(executions, swept).await?;
     context.backend.tidy().await
+}
+
+/// Removes conversations that are kept for longer, or larger, than they may be.
+async fn sweep_sessions(executions: &Executions, swept: &mut Swept) -> anyhow::Result<()> {
+    let context = &executions.context;
+    let kept = context.backend.sessions().await?;
+    for conversation in context.sessions.due(kept, &|id| executions.uses(id)) {
+        if remove_session(executions, &conversation).await? {
+            swept.sessions += 1;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the conversation that was unused for longest, to make room; false when there is none.
+///
+/// # Errors
+/// The backend does not answer.
+pub(crate) async fn remove_a_session(executions: &Executions) -> anyhow::Result<bool> {
+    let context = &executions.context;
+    let kept = context.backend.sessions().await?;
+    match context.sessions.oldest(kept, &|id| executions.uses(id)) {
+        Some(conversation) => remove_session(executions, &conversation).await,
+        None => Ok(false),
+    }
+}
+
+/// An execution says that it uses a conversation before it waits for its turn to look for it.
+async fn remove_session(executions: &Executions, conversation: &RunId) -> anyhow::Result<bool> {
+    let context = &executions.context;
+    let _nobody_looks = context.sessions.turn().await;
+    if executions.uses(conversation) {
+        return Ok(false);
+    }
+    let removed = context.backend.remove_session(conversation).await?;
+    if removed {
+        tracing::info!("what was kept of conversation {conversation} is removed");
+    }
+    Ok(removed)
 }

@@ -26,6 +26,7 @@ mod phase;
 pub mod probe;
 mod report;
 mod scrape;
+mod sessions;
 mod sidecar_link;
 #[doc(hidden)]
 pub mod simulation;
@@ -41,7 +42,7 @@ use tokio::sync::Semaphore;
 pub use self::config::Config;
 use self::{
     backend::Backend, context::Context, disk::Disk, endpoints::Endpoints, executions::Executions,
-    gate::Gate, held::Stop, link::Identity, metrics::Metrics,
+    gate::Gate, held::Stop, link::Identity, metrics::Metrics, sessions::Sessions,
 };
 
 /// Runs a worker until `life` drains and everything that ran has ended. Once `life` aborts, what still runs is
@@ -69,6 +70,7 @@ pub async fn run(config: Config, clock: Clock, life: Lifecycle) -> anyhow::Resul
         backend,
         gate,
         disk,
+        sessions: Sessions::open(&config.sessions, &config.state_dir),
         state_dir: config.state_dir.clone(),
         grace_ms: config.grace_ms,
         sweep_every: Duration::from_millis(config.sweep_ms),

@@ -2,7 +2,11 @@
 
 use std::collections::HashMap;
 
-use protocol::{failure::FailureReason, ids::ExecutionId};
+use protocol::{
+    failure::FailureReason,
+    ids::{ExecutionId, RunId},
+    spec::SessionSpec,
+};
 use tokio::io::{AsyncBufRead, AsyncWrite};
 
 /// Why something could not be done, by its place in the closed list.
@@ -20,6 +24,18 @@ impl Failure {
     }
 }
 
+/// What a run goes on with is not here.
+pub(super) fn session_gone(worker_id: &str, session: &SessionSpec) -> Failure {
+    let id = &session.conversation_id;
+    Failure::new(
+        FailureReason::SessionGone,
+        format!(
+            "what conversation {id} left is not on worker {worker_id}: it was removed for its age, for its size or \
+             by an operator, or never was there. Begin anew with a run of its own"
+        ),
+    )
+}
+
 /// How a container or process ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Ended {
@@ -35,13 +51,16 @@ pub(crate) struct Ended {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Usage {
     pub(crate) executions: HashMap<ExecutionId, u64>,
+    /// Of kept conversations that no execution uses.
+    pub(crate) sessions: HashMap<RunId, u64>,
     /// Of images that this worker pulled itself; layers that two of them share are counted twice.
     pub(crate) images: u64,
 }
 
 impl Usage {
     pub(crate) fn total(&self) -> u64 {
-        self.executions.values().fold(self.images, |sum, bytes| sum.saturating_add(*bytes))
+        let parts = self.executions.values().chain(self.sessions.values());
+        parts.fold(self.images, |sum, bytes| sum.saturating_add(*bytes))
     }
 }
 
@@ -51,6 +70,8 @@ pub(crate) struct Swept {
     pub(crate) containers: u64,
     pub(crate) networks: u64,
     pub(crate) volumes: u64,
+    /// Conversations, each with all that was kept of it.
+    pub(crate) sessions: u64,
     pub(crate) folders: u64,
 }
 

@@ -3,6 +3,7 @@
 //! on when the worker dies, and is known again by its process id and start time.
 
 mod process;
+mod session;
 
 use std::{
     os::unix::fs::OpenOptionsExt,
@@ -16,9 +17,10 @@ use protocol::{failure::FailureReason, spec::RunSpec};
 use tokio::io::BufReader;
 
 use self::process::Process;
-use super::answer::{Ended, Failure, Journal};
+use super::answer::{Ended, Failure, Journal, Usage};
 use crate::{
     config::Config,
+    disk::bytes_below,
     home::{Home, folder},
 };
 
@@ -30,6 +32,8 @@ const ROOT: &str = "root";
 
 pub(crate) struct Direct {
     sidecar: PathBuf,
+    state_dir: PathBuf,
+    worker_id: String,
 }
 
 impl Direct {
@@ -49,7 +53,8 @@ impl Direct {
             "the direct backend isolates nothing: every run can do what this user can. \
              Run only what you would run in your own shell"
         );
-        Ok(Self { sidecar })
+        let (state_dir, worker_id) = (config.state_dir.clone(), config.worker_id.clone());
+        Ok(Self { sidecar, state_dir, worker_id })
     }
 
     /// As root the agent's user has to pass through; what is secret in there has modes of its own.
@@ -71,10 +76,13 @@ impl Direct {
             .open(home.path().join("sidecar.log"))
             .map_err(|error| failed("open the sidecar's log", &error))?;
         // `setsid` of the system, because nothing safe of the standard library makes a session.
-        let mut child = Command::new("setsid")
-            .arg(&self.sidecar)
-            .args(["supervise", "--unisolated", "--root"])
-            .arg(&root)
+        let mut command = Command::new("setsid");
+        command.arg(&self.sidecar).args(["supervise", "--unisolated", "--root"]).arg(&root);
+        if let Some(kept) = self.kept(spec) {
+            command.arg("--workspace").arg(kept.workspace());
+            command.arg("--session").arg(kept.session());
+        }
+        let mut child = command
             .env_clear()
             .envs(process::plain_environment())
             .env("OZMA_SOCKET", home.sock().join("worker.sock"))
@@ -122,6 +130,17 @@ impl Direct {
         if let Some(process) = Self::process(home) {
             process.kill_session();
         }
+    }
+
+    /// What is kept of conversations; what executions take is in their homes.
+    pub(super) async fn usage(&self) -> anyhow::Result<Usage> {
+        let kept = self.sessions()?;
+        let count = move || {
+            let sizes = kept.into_iter().map(|(id, path)| (id, bytes_below(&path)));
+            sizes.collect()
+        };
+        let sessions = tokio::task::spawn_blocking(count).await?;
+        Ok(Usage { sessions, ..Usage::default() })
     }
 
     fn process(home: &Home) -> Option<Process> {

@@ -11,6 +11,7 @@ pub(crate) mod journal;
 mod log_driver;
 mod network;
 mod pulled;
+mod session;
 mod sweep;
 mod usage;
 mod volume;
@@ -18,11 +19,14 @@ mod volume;
 use bollard::query_parameters::{KillContainerOptionsBuilder, RemoveContainerOptionsBuilder};
 use protocol::{failure::FailureReason, ids::ExecutionId, spec::RunSpec};
 
-use self::engine::{name, status};
 pub(crate) use self::{
     attach::Attach,
     engine::{Docker, connect},
     pulled::Using,
+};
+use self::{
+    container::socket_mount,
+    engine::{name, status},
 };
 use super::answer::Failure;
 use crate::{held::Held, home::Home};
@@ -30,17 +34,19 @@ use crate::{held::Held, home::Home};
 impl Docker {
     pub(super) async fn prepare(&self, spec: &RunSpec, held: &Held) -> Result<(), Failure> {
         self.image(&spec.image, FailureReason::ImagePull, Some(held)).await?;
-        self.sidecar_volume().await.map(|_| ())
+        self.shared_mounts(spec.harness.provider).await.map(|_| ())
     }
 
     pub(super) async fn create(&self, spec: &RunSpec, home: &Home) -> Result<(), Failure> {
-        let volume = self.sidecar_volume().await?;
-        let volumes = self.image_volumes(&spec.image).await?;
-        let network = self.create_network(spec).await?;
-        let mut body = self.container(spec, home, &volume, network);
-        if let Some(mounts) = body.host_config.as_mut().and_then(|host| host.mounts.as_mut()) {
-            mounts.extend(volumes.into_iter().map(|path| self.anonymous_volume(spec, path)));
+        let mut mounts = self.shared_mounts(spec.harness.provider).await?;
+        if !self.over_stdio {
+            mounts.push(socket_mount(home));
         }
+        mounts.extend(self.session_mounts(spec));
+        let volumes = self.image_volumes(&spec.image, &mounts).await?;
+        mounts.extend(volumes.into_iter().map(|path| self.anonymous_volume(spec, path)));
+        let network = self.create_network(spec).await?;
+        let body = self.container(spec, mounts, network);
         self.create_container(&spec.execution_id, body).await
     }
 

@@ -6,7 +6,7 @@ use protocol::spec::Shape;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::providers::Providers;
+use super::{harness_images::HarnessImages, providers::Providers};
 
 /// Settings of one worker. A misspelt key is an error that names it.
 #[derive(Debug, Clone, Deserialize)]
@@ -33,6 +33,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The image whose `/agent` holds the sidecar.
     pub sidecar_image: String,
+    /// Images with the command lines of providers, for environments whose images have none.
+    pub harness_images: HarnessImages,
     /// The sidecar of the direct backend; `ozma-sidecar` beside this executable without it.
     pub sidecar_binary: Option<PathBuf>,
     pub pull_policy: PullPolicy,
@@ -56,10 +58,28 @@ pub struct Config {
     pub execution_disk_bytes: u64,
     /// Between two measurements of the disk, in milliseconds; longer where one takes long.
     pub disk_check_ms: u64,
+    pub sessions: Sessions,
     /// Between two looks for what no execution owns any more, in milliseconds.
     pub sweep_ms: u64,
     /// Where to answer `GET /metrics`; nowhere without it.
     pub metrics_listen: Option<std::net::SocketAddr>,
+}
+
+/// How long and how much of conversations is kept for runs that go on with them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sessions {
+    /// Seconds after its last run; 0: not longer than that run.
+    pub keep_secs: u64,
+    /// Bytes of all of them together; beyond, those that were unused for longest go.
+    pub max_bytes: u64,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        // A day, so that what was begun yesterday goes on; and as much as a usual disk has to spare.
+        Self { keep_secs: 86_400, max_bytes: 20 << 30 }
+    }
 }
 
 /// What executions run in.
@@ -118,6 +138,7 @@ impl Default for Config {
             tags: Vec::new(),
             state_dir: PathBuf::from("/var/lib/ozma/worker"),
             sidecar_image: "ozma-sidecar:latest".to_owned(),
+            harness_images: HarnessImages::default(),
             sidecar_binary: None,
             pull_policy: PullPolicy::default(),
             // Room for a build and its tests; a run that needs more says so in its environment.
@@ -137,6 +158,7 @@ impl Default for Config {
             min_free_bytes: 512 << 20,
             execution_disk_bytes: 0,
             disk_check_ms: 30_000,
+            sessions: Sessions::default(),
             sweep_ms: 60_000,
             metrics_listen: None,
         }

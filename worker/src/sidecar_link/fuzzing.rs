@@ -48,6 +48,7 @@ pub(crate) fn hear(state_dir: &std::path::Path, way: u8, bytes: &[u8]) -> anyhow
         memory_bytes: None,
         started: None,
         stdio: false,
+        conversation: None,
     };
     let home = Home::at(state_dir, &record.execution_id);
     home.create(&record, 0o700)?;

@@ -7,6 +7,7 @@ mod docker;
 mod ends;
 mod engine;
 mod full;
+mod harness;
 mod life;
 mod link;
 mod plane;

@@ -9,7 +9,9 @@ use bollard::{
 use protocol::{
     failure::FailureReason,
     ids::ExecutionId,
-    sidecar::{SIDECAR_BINARY, SIDECAR_MOUNT, SOCKET_PATH},
+    sidecar::{
+        HARNESS_MOUNT, SESSION_MOUNT, SIDECAR_BINARY, SIDECAR_MOUNT, SOCKET_PATH, WORKSPACE,
+    },
     spec::RunSpec,
 };
 
@@ -24,22 +26,7 @@ const CAPABILITIES: [&str; 7] =
 /// Folder of the socket inside the container.
 pub(super) const SOCKET_FOLDER: &str = "/run/ozma";
 
-fn sidecar_mount(volume: &str) -> Mount {
-    Mount {
-        typ: Some(MountType::VOLUME),
-        source: Some(volume.to_owned()),
-        target: Some(SIDECAR_MOUNT.to_owned()),
-        read_only: Some(true),
-        // Nothing of the task image may get into the shared volume.
-        volume_options: Some(MountVolumeOptions {
-            no_copy: Some(true),
-            ..MountVolumeOptions::default()
-        }),
-        ..Mount::default()
-    }
-}
-
-fn socket_mount(home: &Home) -> Mount {
+pub(super) fn socket_mount(home: &Home) -> Mount {
     Mount {
         typ: Some(MountType::BIND),
         source: Some(home.sock().to_string_lossy().into_owned()),
@@ -52,8 +39,10 @@ fn socket_mount(home: &Home) -> Mount {
 
 /// Which of our places the image has a file in, by what the runtime said when it could not mount there.
 fn taken_place(cause: &str) -> Option<&'static str> {
-    let is_at = |place: &&str| cause.contains(&format!("at \"{place}\""));
-    let places = [SOCKET_FOLDER, SIDECAR_MOUNT];
+    let is_at = |place: &&str| {
+        cause.contains(&format!("at \"{place}\"")) || cause.contains(&format!("at \"{place}/"))
+    };
+    let places = [SOCKET_FOLDER, SIDECAR_MOUNT, HARNESS_MOUNT, SESSION_MOUNT, WORKSPACE];
     places.into_iter().find(is_at).filter(|_| cause.contains("not a directory"))
 }
 
@@ -75,18 +64,15 @@ impl Docker {
     pub(super) fn container(
         &self,
         spec: &RunSpec,
-        home: &Home,
-        volume: &str,
+        mounts: Vec<Mount>,
         network: String,
     ) -> ContainerCreateBody {
         let shape = self.shape(spec);
         let memory = shape.memory_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
-        let mut mounts = vec![sidecar_mount(volume)];
         let (mut cmd, mut env) = (vec!["supervise".to_owned()], Vec::new());
         if self.over_stdio {
             cmd.push("--stdio".to_owned());
         } else {
-            mounts.push(socket_mount(home));
             env.push(format!("OZMA_SOCKET={SOCKET_PATH}"));
         }
         let host = HostConfig {

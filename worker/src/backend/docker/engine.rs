@@ -10,15 +10,16 @@ use protocol::{
     spec::{RunSpec, Shape},
 };
 
-use super::{log_driver::LogDriver, pulled::Pulled, volume::Fillers};
+use super::{log_driver::LogDriver, pulled::Pulled, volume::Known};
 use crate::{
     backend::answer::Failure,
-    config::{Config, PullPolicy},
+    config::{Config, HarnessImages, PullPolicy},
     gate::Gate,
     subnets::{self, Pool},
 };
 
 pub(super) const LABEL_WORKER: &str = "ozma.worker";
+pub(super) const LABEL_TENANT: &str = "ozma.tenant";
 pub(super) const LABEL_EXECUTION: &str = "ozma.execution";
 
 /// Longest text of the engine that is passed on, in characters.
@@ -37,8 +38,9 @@ pub(crate) struct Docker {
     pub(in crate::backend) over_stdio: bool,
     /// Thousandths of a processor the engine has; it refuses a container that may use more.
     pub(super) cpu_millis: u32,
-    /// One at a time looks after sidecar volumes.
-    pub(super) volumes: tokio::sync::Mutex<Fillers>,
+    pub(super) harness_images: HarnessImages,
+    /// One at a time looks after volumes with files of ours.
+    pub(super) volumes: tokio::sync::Mutex<Known>,
     pub(super) gate: Arc<Gate>,
     pub(in crate::backend) pulled: Pulled,
     /// Where it keeps its data, on this machine.
@@ -64,6 +66,7 @@ impl Docker {
         Ok(Self {
             worker_id: config.worker_id.clone(),
             sidecar_image: config.sidecar_image.clone(),
+            harness_images: config.harness_images.clone(),
             pull_policy: config.pull_policy,
             default_shape: config.default_shape,
             runtime: config.runtime.clone(),
@@ -119,7 +122,7 @@ impl Docker {
             (LABEL_WORKER.to_owned(), self.worker_id.clone()),
             (LABEL_EXECUTION.to_owned(), spec.execution_id.to_string()),
             ("ozma.run".to_owned(), spec.run_id.to_string()),
-            ("ozma.tenant".to_owned(), spec.tenant_id.to_string()),
+            (LABEL_TENANT.to_owned(), spec.tenant_id.to_string()),
         ])
     }
 }

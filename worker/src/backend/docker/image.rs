@@ -2,9 +2,12 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use bollard::{models::CreateImageInfo, query_parameters::CreateImageOptionsBuilder};
+use bollard::{
+    models::{CreateImageInfo, Mount},
+    query_parameters::CreateImageOptionsBuilder,
+};
 use futures_util::StreamExt;
-use protocol::{event::Event, failure::FailureReason, sidecar::SIDECAR_MOUNT};
+use protocol::{event::Event, failure::FailureReason};
 use tokio::time::Instant;
 
 use super::{
@@ -90,14 +93,21 @@ impl Docker {
         Failure::new(reason, format!("{} ({whose})", failure.message))
     }
 
-    /// Where the image wants volumes, our own places left out.
-    pub(super) async fn image_volumes(&self, image: &str) -> Result<Vec<String>, Failure> {
+    /// Where the image wants volumes, the places that are `taken` left out.
+    pub(super) async fn image_volumes(
+        &self,
+        image: &str,
+        taken: &[Mount],
+    ) -> Result<Vec<String>, Failure> {
         let found = self.client.inspect_image(image).await.map_err(|error| {
             self.failure(FailureReason::ContainerCreate, &format!("look at image {image}"), &error)
         })?;
         let volumes = found.config.and_then(|config| config.volumes).unwrap_or_default();
-        let is_ours = |path: &str| [SIDECAR_MOUNT, SOCKET_FOLDER].contains(&path);
-        Ok(volumes.into_iter().filter(|path| !is_ours(path.trim_end_matches('/'))).collect())
+        let is_taken = |path: &str| {
+            let path = path.trim_end_matches('/');
+            path == SOCKET_FOLDER || taken.iter().any(|mount| mount.target.as_deref() == Some(path))
+        };
+        Ok(volumes.into_iter().filter(|path| !is_taken(path)).collect())
     }
 
     async fn pull(

@@ -27,16 +27,22 @@ impl Docker {
                 *executions.entry(id).or_default() += bytes.unwrap_or(0);
             }
         }
-        let volumes = self.mounted_volumes().await?;
+        let (volumes, kept) = (self.mounted_volumes().await?, self.session_volumes().await?);
+        let mut sessions = HashMap::new();
         // An engine elsewhere has them elsewhere: they are not counted then.
         let count = move || {
             let sizes = volumes.into_iter().map(|(path, id)| (id, bytes_below(&path)));
-            sizes.collect::<Vec<_>>()
+            let kept = kept.into_iter().map(|(id, path)| (id, bytes_below(&path)));
+            (sizes.collect::<Vec<_>>(), kept.collect::<Vec<_>>())
         };
-        for (id, bytes) in tokio::task::spawn_blocking(count).await? {
+        let (sizes, kept) = tokio::task::spawn_blocking(count).await?;
+        for (id, bytes) in sizes {
             *executions.entry(id).or_default() += bytes;
         }
-        Ok(Usage { executions, images: self.image_bytes().await? })
+        for (id, bytes) in kept {
+            *sessions.entry(id).or_default() += bytes;
+        }
+        Ok(Usage { executions, sessions, images: self.image_bytes().await? })
     }
 
     async fn image_bytes(&self) -> anyhow::Result<u64> {

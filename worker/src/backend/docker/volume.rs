@@ -1,8 +1,9 @@
-//! The volume with the sidecar, one for each sidecar image, mounted read-only into every run.
+//! Volumes with files of ours, filled once for each image they come from and mounted read-only into every run: the
+//! sidecar, and the command lines of providers.
 //!
-//! It is filled by creating, never starting, a container of that image with the volume at `/agent`: the engine
-//! copies the image's files in then. That container's name is the lock between workers of one engine, and its
-//! presence says that the copy may not be complete.
+//! One is filled by creating, never starting, a container of that image with the volume where the image has the
+//! files: the engine copies them in then. That container's name is the lock between workers of one engine, and
+//! its presence says that the copy may not be complete.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,7 +21,8 @@ use bollard::{
 };
 use protocol::{
     failure::FailureReason,
-    sidecar::{SIDECAR_BINARY, SIDECAR_MOUNT},
+    sidecar::{HARNESS_MOUNT, SIDECAR_BINARY, SIDECAR_MOUNT},
+    spec::ProviderKind,
 };
 use tokio::time::Instant;
 
@@ -29,16 +31,86 @@ use crate::backend::answer::Failure;
 
 /// How long another worker's copy is waited for; one this old was left by a crash and is complete, since the
 /// engine copies within the one call.
-const FILL_WITHIN: Duration = Duration::from_secs(30);
+const FILL_WITHIN: Duration = Duration::from_mins(1);
 
-/// On every volume that was filled here, from the moment it exists.
-const LABEL: &str = "ozma.sidecar";
+/// Containers that fill volumes, by image and id, with when each was first seen by whoever tidies up.
+type Fillers = HashMap<(String, String), Instant>;
 
-/// What their names begin with.
-const VOLUMES: &str = "ozma-sidecar-";
+/// What this worker knows of such volumes.
+#[derive(Default)]
+pub(super) struct Known {
+    fillers: Fillers,
+    /// Volumes that nobody was filling any more when they were looked at.
+    complete: HashSet<String>,
+}
 
-/// Containers that fill volumes, by when each was first seen by whoever tidies up.
-pub(super) type Fillers = HashMap<String, Instant>;
+/// What such a volume holds.
+pub(super) struct Contents {
+    /// For people.
+    what: String,
+    image: String,
+    /// Where the image has the files, and where they are mounted.
+    pub(super) mount: String,
+    /// A file that has to be among them.
+    proof: String,
+    /// On every volume that was filled here, from the moment it exists; its value is the image's name.
+    label: &'static str,
+    /// What the volumes' names begin with.
+    prefix: String,
+}
+
+impl Contents {
+    fn sidecar(image: &str) -> Self {
+        Self {
+            what: "the sidecar".to_owned(),
+            image: image.to_owned(),
+            mount: SIDECAR_MOUNT.to_owned(),
+            proof: SIDECAR_BINARY.to_owned(),
+            label: "ozma.sidecar",
+            prefix: "ozma-sidecar-".to_owned(),
+        }
+    }
+
+    fn harness(provider: ProviderKind, image: &str) -> Self {
+        let name = provider.as_str();
+        Self {
+            what: format!("the command line of {name}"),
+            image: image.to_owned(),
+            mount: format!("{HARNESS_MOUNT}/{name}"),
+            proof: format!("{HARNESS_MOUNT}/{name}/bin/{name}"),
+            label: "ozma.harness-image",
+            prefix: format!("ozma-harness-{name}-"),
+        }
+    }
+
+    fn volume(&self, image_id: &str) -> String {
+        format!("{}{}", self.prefix, short(image_id))
+    }
+
+    fn labels(&self) -> HashMap<String, String> {
+        HashMap::from([(self.label.to_owned(), self.image.clone())])
+    }
+
+    fn filter(&self) -> Vec<String> {
+        vec![format!("{}={}", self.label, self.image)]
+    }
+
+    /// A mount into a run.
+    pub(super) fn mounted(&self, volume: String) -> Mount {
+        Mount {
+            typ: Some(MountType::VOLUME),
+            source: Some(volume),
+            target: Some(self.mount.clone()),
+            read_only: Some(true),
+            // Nothing of the task image may get into the shared volume.
+            volume_options: Some(MountVolumeOptions {
+                no_copy: Some(true),
+                ..MountVolumeOptions::default()
+            }),
+            ..Mount::default()
+        }
+    }
+}
 
 enum Standing {
     Filled,
@@ -48,52 +120,98 @@ enum Standing {
 }
 
 impl Docker {
+    /// The mounts of our own files that a run of `provider` needs; they are there and filled.
+    pub(super) async fn shared_mounts(
+        &self,
+        provider: ProviderKind,
+    ) -> Result<Vec<Mount>, Failure> {
+        let sidecar = Contents::sidecar(&self.sidecar_image);
+        let id = self.image(&sidecar.image, FailureReason::SidecarPrep, None).await?;
+        let mut mounts = vec![sidecar.mounted(self.filled(&sidecar, &id).await?)];
+        if let Some((harness, id)) = self.harness(provider).await? {
+            mounts.push(harness.mounted(self.filled(&harness, &id).await?));
+        }
+        Ok(mounts)
+    }
+
+    /// The provider's command line, where this worker has an image of it. One that was named has to be there, by
+    /// the policy for pulling; the usual name counts only if it is there already.
+    async fn harness(&self, provider: ProviderKind) -> Result<Option<(Contents, String)>, Failure> {
+        let Some(image) = self.harness_images.of(provider) else { return Ok(None) };
+        let id = if image.is_named {
+            Some(self.image(&image.name, FailureReason::SidecarPrep, None).await?)
+        } else {
+            self.image_id(&image.name, FailureReason::SidecarPrep).await?
+        };
+        Ok(id.map(|id| (Contents::harness(provider, &image.name), id)))
+    }
+
     /// The volume's name; it is there and filled.
-    pub(super) async fn sidecar_volume(&self) -> Result<String, Failure> {
-        let _one_at_a_time = self.volumes.lock().await;
-        let id = self.image(&self.sidecar_image, FailureReason::SidecarPrep, None).await?;
-        let (volume, filler) = (volume_of(&id), format!("ozma-fill-{}", short(&id)));
+    async fn filled(&self, contents: &Contents, id: &str) -> Result<String, Failure> {
+        let mut known = self.volumes.lock().await;
+        let (volume, filler) = (contents.volume(id), format!("ozma-fill-{}", short(id)));
         let deadline = Instant::now() + FILL_WITHIN;
         loop {
-            let standing = self.standing(&volume).await?;
-            if self.filling(&filler).await? {
+            let standing = self.standing(contents, &volume).await?;
+            match standing {
+                Standing::Filled if known.complete.contains(&volume) => return Ok(volume),
+                Standing::Filled => {}
+                Standing::Absent | Standing::Stray => {
+                    known.complete.remove(&volume);
+                }
+            }
+            if self.filling(contents, &filler).await? {
                 if Instant::now() >= deadline {
-                    self.remove_filler(&filler).await?;
+                    self.remove_filler(contents, &filler).await?;
                 }
             } else {
-                match standing {
-                    Standing::Filled => return Ok(volume),
-                    Standing::Absent if self.fill(&volume, &filler).await? => return Ok(volume),
-                    Standing::Absent => {}
-                    Standing::Stray => self.remove_stray(&volume, deadline).await?,
+                let is_complete = match standing {
+                    // The engine says nothing of a container while it still copies; its name is taken all the same.
+                    Standing::Filled => self.hold_name(contents, &filler).await?,
+                    Standing::Absent => self.fill(contents, &volume, &filler).await?,
+                    Standing::Stray => {
+                        self.remove_stray(contents, &volume, deadline).await?;
+                        false
+                    }
+                };
+                if is_complete {
+                    known.complete.insert(volume.clone());
+                    return Ok(volume);
                 }
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Removes the volumes of earlier images that had our sidecar image's name, unless a container uses them.
-    /// Those of other names are other workers'.
+    /// Removes the volumes of earlier images that had the names of ours, unless a container uses them. Those of
+    /// other names are other workers'.
     pub(in crate::backend) async fn remove_old_volumes(&self) -> anyhow::Result<()> {
-        let mut seen = self.volumes.lock().await;
-        self.remove_old_fillers(&mut seen).await?;
-        let present = self.image_id(&self.sidecar_image, FailureReason::SidecarPrep).await?;
+        self.remove_old(&Contents::sidecar(&self.sidecar_image)).await?;
+        for (provider, image) in self.harness_images.all() {
+            self.remove_old(&Contents::harness(provider, &image.name)).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_old(&self, contents: &Contents) -> anyhow::Result<()> {
+        let mut known = self.volumes.lock().await;
+        self.remove_old_fillers(contents, &mut known.fillers).await?;
+        let present = self.image_id(&contents.image, FailureReason::SidecarPrep).await?;
         // Without the image nobody knows which volume is old.
-        let Some(present) = present.map(|id| volume_of(&id)) else { return Ok(()) };
-        let ours = format!("{LABEL}={}", self.sidecar_image);
+        let Some(present) = present.map(|id| contents.volume(&id)) else { return Ok(()) };
         let filters = HashMap::from([
-            ("label".to_owned(), vec![ours]),
+            ("label".to_owned(), contents.filter()),
             ("dangling".to_owned(), vec!["true".to_owned()]),
         ]);
         let options = ListVolumesOptionsBuilder::new().filters(&filters).build();
         let found = self.client.list_volumes(Some(options)).await;
-        let found = found.context("list the sidecar's volumes")?.volumes.unwrap_or_default();
-        for volume in found.into_iter().map(|volume| volume.name) {
-            if volume == present || !volume.starts_with(VOLUMES) {
+        let found = found.with_context(|| format!("list the volumes of {}", contents.what))?;
+        for volume in found.volumes.unwrap_or_default().into_iter().map(|volume| volume.name) {
+            if volume == present || !volume.starts_with(&contents.prefix) {
                 continue;
             }
             match self.remove_volume(&volume).await {
-                Ok(()) => tracing::info!("volume {volume} of an earlier sidecar was removed"),
+                Ok(()) => tracing::info!("volume {volume} of an earlier image was removed"),
                 // Used again since the listing.
                 Err(error) if status(&error) == Some(409) => {}
                 Err(error) => return Err(error).with_context(|| format!("remove {volume}")),
@@ -103,38 +221,46 @@ impl Docker {
     }
 
     /// Removes what a crash left of a fill: a volume it names would never be unused.
-    async fn remove_old_fillers(&self, seen: &mut Fillers) -> anyhow::Result<()> {
-        let label = format!("{LABEL}={}", self.sidecar_image);
-        let filters = HashMap::from([("label".to_owned(), vec![label])]);
+    async fn remove_old_fillers(
+        &self,
+        contents: &Contents,
+        seen: &mut Fillers,
+    ) -> anyhow::Result<()> {
+        let filters = HashMap::from([("label".to_owned(), contents.filter())]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let found = self.client.list_containers(Some(options)).await;
-        let found = found.context("list what fills the sidecar's volumes")?;
+        let found = found.with_context(|| format!("list what fills volumes: {}", contents.what))?;
         let found: HashSet<String> = found.into_iter().filter_map(|found| found.id).collect();
-        seen.retain(|id, _| found.contains(id));
+        seen.retain(|(image, id), _| *image != contents.image || found.contains(id));
         for id in found {
-            let since = *seen.entry(id.clone()).or_insert_with(Instant::now);
-            if since.elapsed() > FILL_WITHIN {
-                self.remove_filler(&id).await?;
+            let key = (contents.image.clone(), id.clone());
+            if seen.entry(key).or_insert_with(Instant::now).elapsed() > FILL_WITHIN {
+                self.remove_filler(contents, &id).await?;
             }
         }
         Ok(())
     }
 
-    async fn standing(&self, volume: &str) -> Result<Standing, Failure> {
+    async fn standing(&self, contents: &Contents, volume: &str) -> Result<Standing, Failure> {
         match self.client.inspect_volume(volume).await {
-            Ok(found) if found.labels.contains_key(LABEL) => Ok(Standing::Filled),
+            Ok(found) if found.labels.contains_key(contents.label) => Ok(Standing::Filled),
             Ok(_) => Ok(Standing::Stray),
             Err(error) if status(&error) == Some(404) => Ok(Standing::Absent),
-            Err(error) => Err(self.prep_failure("look for the sidecar's volume", &error)),
+            Err(error) => Err(self.prep_failure(contents, "look for the volume", &error)),
         }
     }
 
     /// Waits, within bounds, for whoever still uses it.
-    async fn remove_stray(&self, volume: &str, deadline: Instant) -> Result<(), Failure> {
+    async fn remove_stray(
+        &self,
+        contents: &Contents,
+        volume: &str,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
         match self.remove_volume(volume).await {
             Ok(()) => Ok(()),
             Err(error) if status(&error) == Some(409) && Instant::now() < deadline => Ok(()),
-            Err(error) => Err(self.prep_failure("remove an empty volume of the sidecar's", &error)),
+            Err(error) => Err(self.prep_failure(contents, "remove an empty volume", &error)),
         }
     }
 
@@ -145,34 +271,28 @@ impl Docker {
         }
     }
 
-    async fn filling(&self, filler: &str) -> Result<bool, Failure> {
+    async fn filling(&self, contents: &Contents, filler: &str) -> Result<bool, Failure> {
         match self.client.inspect_container(filler, None).await {
             Ok(_) => Ok(true),
             Err(error) if status(&error) == Some(404) => Ok(false),
-            Err(error) => Err(self.prep_failure("look for the sidecar's volume", &error)),
+            Err(error) => Err(self.prep_failure(contents, "look for the volume", &error)),
         }
     }
 
-    /// False when somebody else is at it.
-    async fn fill(&self, volume: &str, filler: &str) -> Result<bool, Failure> {
-        let labels = HashMap::from([(LABEL.to_owned(), self.sidecar_image.clone())]);
-        let mount = Mount {
-            typ: Some(MountType::VOLUME),
-            source: Some(volume.to_owned()),
-            target: Some(SIDECAR_MOUNT.to_owned()),
-            volume_options: Some(MountVolumeOptions {
-                labels: Some(labels.clone()),
-                ..MountVolumeOptions::default()
-            }),
-            ..Mount::default()
-        };
+    /// Creates the container that fills, with the volume or only for its name; false when somebody else has it.
+    async fn create_filler(
+        &self,
+        contents: &Contents,
+        filler: &str,
+        mounts: Vec<Mount>,
+    ) -> Result<bool, Failure> {
         let body = ContainerCreateBody {
-            image: Some(self.sidecar_image.clone()),
+            image: Some(contents.image.clone()),
             // Never run; an image without a command needs one to be created.
-            entrypoint: Some(vec![SIDECAR_BINARY.to_owned()]),
-            labels: Some(labels),
+            entrypoint: Some(vec![contents.proof.clone()]),
+            labels: Some(contents.labels()),
             host_config: Some(HostConfig {
-                mounts: Some(vec![mount]),
+                mounts: Some(mounts),
                 network_mode: Some("none".to_owned()),
                 ..HostConfig::default()
             }),
@@ -180,44 +300,75 @@ impl Docker {
         };
         let options = CreateContainerOptionsBuilder::new().name(filler).build();
         match self.client.create_container(Some(options), body).await {
-            Ok(_) => {
-                let found = self.holds_sidecar(filler).await;
-                self.remove_filler(filler).await?;
-                if let Err(failure) = found {
-                    // An empty volume would be taken for a filled one by the next run.
-                    let _ = self.remove_volume(volume).await;
-                    return Err(failure);
-                }
-                Ok(true)
-            }
+            Ok(_) => Ok(true),
             Err(error) if status(&error) == Some(409) => Ok(false),
-            Err(error) => Err(self.prep_failure("fill the sidecar's volume", &error)),
+            Err(error) => Err(self.prep_failure(contents, "fill the volume", &error)),
         }
     }
 
-    async fn holds_sidecar(&self, filler: &str) -> Result<(), Failure> {
-        let options = ContainerArchiveInfoOptionsBuilder::new().path(SIDECAR_BINARY).build();
+    /// Whether nobody is filling a volume that is there.
+    async fn hold_name(&self, contents: &Contents, filler: &str) -> Result<bool, Failure> {
+        let held = self.create_filler(contents, filler, Vec::new()).await?;
+        if held {
+            self.remove_filler(contents, filler).await?;
+        }
+        Ok(held)
+    }
+
+    /// False when somebody else is at it.
+    async fn fill(&self, contents: &Contents, volume: &str, filler: &str) -> Result<bool, Failure> {
+        let mount = Mount {
+            typ: Some(MountType::VOLUME),
+            source: Some(volume.to_owned()),
+            target: Some(contents.mount.clone()),
+            volume_options: Some(MountVolumeOptions {
+                labels: Some(contents.labels()),
+                ..MountVolumeOptions::default()
+            }),
+            ..Mount::default()
+        };
+        if !self.create_filler(contents, filler, vec![mount]).await? {
+            return Ok(false);
+        }
+        let found = self.holds_proof(contents, filler).await;
+        self.remove_filler(contents, filler).await?;
+        if let Err(failure) = found {
+            // An empty volume would be taken for a filled one by the next run.
+            let _ = self.remove_volume(volume).await;
+            return Err(failure);
+        }
+        Ok(true)
+    }
+
+    async fn holds_proof(&self, contents: &Contents, filler: &str) -> Result<(), Failure> {
+        let (image, proof) = (&contents.image, &contents.proof);
+        let options = ContainerArchiveInfoOptionsBuilder::new().path(proof).build();
         match self.client.get_container_archive_info(filler, Some(options)).await {
             Ok(_) => Ok(()),
             Err(error) if status(&error) == Some(404) => Err(Failure::new(
                 FailureReason::SidecarPrep,
-                format!("image {} has no {SIDECAR_BINARY}; is it a sidecar's?", self.sidecar_image),
+                format!("image {image} has no {proof}; does it hold {}?", contents.what),
             )),
-            Err(error) => Err(self.prep_failure("look into the sidecar's image", &error)),
+            Err(error) => Err(self.prep_failure(contents, "look into the image", &error)),
         }
     }
 
-    async fn remove_filler(&self, filler: &str) -> Result<(), Failure> {
+    async fn remove_filler(&self, contents: &Contents, filler: &str) -> Result<(), Failure> {
         let options = RemoveContainerOptionsBuilder::new().force(true).build();
         match self.client.remove_container(filler, Some(options)).await {
             Ok(()) => Ok(()),
             Err(error) if matches!(status(&error), Some(404 | 409)) => Ok(()),
-            Err(error) => Err(self.prep_failure("finish the sidecar's volume", &error)),
+            Err(error) => Err(self.prep_failure(contents, "finish the volume", &error)),
         }
     }
 
-    fn prep_failure(&self, doing: &str, error: &bollard::errors::Error) -> Failure {
-        self.failure(FailureReason::SidecarPrep, doing, error)
+    fn prep_failure(
+        &self,
+        contents: &Contents,
+        doing: &str,
+        error: &bollard::errors::Error,
+    ) -> Failure {
+        self.failure(FailureReason::SidecarPrep, &format!("{doing} of {}", contents.what), error)
     }
 }
 
@@ -225,8 +376,4 @@ impl Docker {
 fn short(image_id: &str) -> &str {
     let id = image_id.trim_start_matches("sha256:");
     id.get(..12).unwrap_or(id)
-}
-
-fn volume_of(image_id: &str) -> String {
-    format!("{VOLUMES}{}", short(image_id))
 }

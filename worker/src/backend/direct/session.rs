@@ -1,0 +1,134 @@
+//! What a conversation keeps between its runs, under the direct backend: folders below the state folder, at the same
+//! place in each of its runs, since providers know their sessions by the folder they worked in.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use protocol::{
+    failure::FailureReason,
+    ids::RunId,
+    spec::{RunSpec, SessionSpec},
+};
+
+use super::Direct;
+use crate::backend::answer::{Failure, session_gone};
+
+/// Below the state folder; its name is no execution's.
+const FOLDER: &str = ".sessions";
+
+/// Whose a conversation is, beside its folders.
+const TENANT: &str = "tenant";
+
+/// Most bytes of that file.
+const MAX_TENANT_BYTES: u64 = 256;
+
+/// The folders of one conversation.
+pub(super) struct Kept {
+    path: PathBuf,
+}
+
+impl Kept {
+    fn at(state_dir: &Path, conversation: &RunId) -> Self {
+        Self { path: state_dir.join(FOLDER).join(conversation.as_str()) }
+    }
+
+    pub(super) fn workspace(&self) -> PathBuf {
+        self.path.join("workspace")
+    }
+
+    pub(super) fn session(&self) -> PathBuf {
+        self.path.join("session")
+    }
+
+    fn is_of(&self, spec: &RunSpec) -> bool {
+        let path = self.path.join(TENANT);
+        let small = fs::metadata(&path).is_ok_and(|about| about.len() <= MAX_TENANT_BYTES);
+        let tenant = small.then(|| fs::read_to_string(path).ok()).flatten();
+        tenant.as_deref() == Some(spec.tenant_id.as_str())
+            && self.workspace().is_dir()
+            && self.session().is_dir()
+    }
+
+    fn make(&self, spec: &RunSpec) -> io::Result<()> {
+        self.remove()?;
+        let folder = |path: &Path| {
+            fs::DirBuilder::new().recursive(true).mode(Direct::home_mode()).create(path)
+        };
+        folder(&self.path)?;
+        folder(&self.workspace())?;
+        folder(&self.session())?;
+        // Last: without it the rest is nobody's.
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let mut file = options.open(self.path.join(TENANT))?;
+        io::Write::write_all(&mut file, spec.tenant_id.as_str().as_bytes())
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        // First what makes it somebody's: half of it is not to be taken for the whole.
+        for gone in [fs::remove_file(self.path.join(TENANT)), fs::remove_dir_all(&self.path)] {
+            match gone {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Direct {
+    pub(super) fn kept(&self, spec: &RunSpec) -> Option<Kept> {
+        let session = spec.session.as_ref()?;
+        Some(Kept::at(&self.state_dir, &session.conversation_id))
+    }
+
+    /// Has the folders of the run's conversation: those that are there for one that goes on, new ones for one that
+    /// begins.
+    pub(in crate::backend) fn session(
+        &self,
+        spec: &RunSpec,
+        session: &SessionSpec,
+    ) -> Result<(), Failure> {
+        let kept = Kept::at(&self.state_dir, &session.conversation_id);
+        if session.resume {
+            return if kept.is_of(spec) {
+                Ok(())
+            } else {
+                Err(session_gone(&self.worker_id, session))
+            };
+        }
+        kept.make(spec).map_err(|error| {
+            let text = format!("could not make the conversation's folders: {error}");
+            Failure::new(FailureReason::WorkspaceSetup, text)
+        })
+    }
+
+    /// Every conversation's folder.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    pub(in crate::backend) fn sessions(&self) -> anyhow::Result<Vec<(RunId, PathBuf)>> {
+        let entries = match fs::read_dir(self.state_dir.join(FOLDER)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        let conversation = |entry: io::Result<fs::DirEntry>| {
+            let entry = entry.ok()?;
+            let id: RunId = entry.file_name().to_str()?.parse().ok()?;
+            Some((id, entry.path()))
+        };
+        Ok(entries.filter_map(conversation).collect())
+    }
+
+    /// Removes what is kept of a conversation.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub(in crate::backend) fn remove_session(&self, conversation: &RunId) -> anyhow::Result<()> {
+        Ok(Kept::at(&self.state_dir, conversation).remove()?)
+    }
+}
