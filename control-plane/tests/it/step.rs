@@ -5,7 +5,7 @@ use std::sync::Arc;
 use control_plane::{
     core::Core,
     feed, reports, runs,
-    store::{Assignment, Claim, Claimant, Ingested, Recorded, Report, Rotation},
+    store::{Assignment, Claim, Claimant, Db as Driver, Ingested, Recorded, Report, Rotation},
 };
 use protocol::{
     event::{Event, EventLine, EventSource, Phase},
@@ -121,4 +121,17 @@ pub(crate) async fn with_run(db: &Db, until: RunState) -> (Arc<Core>, Assignment
     }
     assert_eq!(state(&core, &run.run_id).await, until);
     (core, run)
+}
+
+/// Makes the row of a run one that cannot be read.
+pub(crate) async fn poison(core: &Core, run: &RunId) {
+    let sql = "update runs set phases = 'nonsense' where id = $1";
+    match core.store.db() {
+        Driver::Sqlite { write, .. } => {
+            sqlx::query(sql).bind(run.as_str()).execute(write).await.map(|_| ()).unwrap();
+        }
+        Driver::Postgres(pool) => {
+            sqlx::query(sql).bind(run.as_str()).execute(pool).await.map(|_| ()).unwrap();
+        }
+    }
 }

@@ -15,7 +15,7 @@ use service::clock::Clock;
 
 use crate::{
     base::{Db, START, admin, on_both, prompt, settings, tenant},
-    step::{claim, claim_up_to, claimed, failed, kinds, report, state},
+    step::{claim, claim_up_to, claimed, failed, kinds, poison, report, state},
 };
 
 on_both!(
@@ -25,6 +25,7 @@ on_both!(
     nobody_expires_while_nobody_could_be_served,
     of_a_claim_and_an_end_the_first_one_counts,
     a_ceiling_bounds_every_wait,
+    a_row_that_cannot_be_read_keeps_no_other_waiting,
 );
 
 /// A run that may wait for so long.
@@ -148,4 +149,13 @@ async fn a_ceiling_bounds_every_wait(db: Db) {
         let held = runs::spec(&core, &tenant('a'), id).await.unwrap().timeouts;
         assert_eq!((held.queue_secs, held.run_secs), (Some(60), Some(600)));
     }
+}
+
+async fn a_row_that_cannot_be_read_keeps_no_other_waiting(db: Db) {
+    let core = db.core().await;
+    let (broken, sound) = (patient(&core, 60).await, patient(&core, 90).await);
+    poison(&core, &broken).await;
+    pass_after(&core, 91).await;
+    assert_eq!(state(&core, &sound).await, RunState::Failed);
+    assert_eq!(core.counters.waited_too_long.get(), 1);
 }

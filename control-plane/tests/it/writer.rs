@@ -20,7 +20,9 @@ use test_support::worker::numbered;
 
 use crate::{
     base::{Db, admin, on_both, submit, tenant},
-    step::{INSTANCE, LEASE, claim_up_to, claimed, output, report, state, succeeded, worker},
+    step::{
+        INSTANCE, LEASE, claim_up_to, claimed, output, poison, report, state, succeeded, worker,
+    },
 };
 
 on_both!(
@@ -84,16 +86,7 @@ async fn behind<T>(core: &Core, run: &RunId, items: impl Future<Output = T>) -> 
 async fn a_poisoned_item_harms_no_other(db: Db) {
     let core = db.core().await;
     let runs = handed(&core, 12).await;
-    let sql = "update runs set phases = 'nonsense' where id = $1";
-    let poisoned = runs[7].run_id.as_str();
-    match core.store.db() {
-        Driver::Sqlite { write, .. } => {
-            sqlx::query(sql).bind(poisoned).execute(write).await.map(|_| ()).unwrap();
-        }
-        Driver::Postgres(pool) => {
-            sqlx::query(sql).bind(poisoned).execute(pool).await.map(|_| ()).unwrap();
-        }
-    }
+    poison(&core, &runs[7].run_id).await;
     let said = claimed(&core);
     let recorded = join_all(
         runs.iter().map(|run| reports::record(&core, &run.execution_id, Some(INSTANCE), &said)),
