@@ -8,12 +8,13 @@ mod mcp;
 mod model;
 mod remote;
 pub mod script;
+mod session;
 pub(crate) mod sse;
 mod text;
 pub(crate) mod tools;
 pub(crate) mod wire;
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, path::Path, time::Instant};
 
 use protocol::{
     event::{Event, Exit},
@@ -28,6 +29,7 @@ use crate::{
     agent::{
         conversation::{Call, Message, Reply, Usage},
         model::Model,
+        session::Session,
         text::MAX_TEXT_EVENT_BYTES,
         tools::Tools,
     },
@@ -42,12 +44,16 @@ pub(crate) struct Agent {
     tools: Tools,
     bounds: AgentBounds,
     conversation: Vec<Message>,
+    /// None where nothing is kept.
+    session: Option<Session>,
+    /// What a person should know before it begins.
+    notices: Vec<String>,
     mcp_servers: BTreeMap<String, McpServer>,
 }
 
 impl Agent {
     /// # Errors
-    /// No endpoint, no credential, no model named, or a script that cannot be read.
+    /// No endpoint, no credential, no model named, a script that cannot be read, or a session that is gone.
     pub(crate) fn new(launch: Launch) -> Result<Self, Failure> {
         let model = endpoint::choose(&launch)?;
         let mut system = launch.harness.base_prompt.unwrap_or_default();
@@ -55,11 +61,28 @@ impl Agent {
             system.push_str("\n\n");
         }
         system.push_str(&instructions(&launch.directory));
+        let mut conversation = vec![Message::System(system)];
+        let mut notices = Vec::new();
+        let folder = Path::new(&launch.session_directory);
+        let session = match &launch.harness.resume {
+            Some(id) => {
+                let (session, said) = Session::resume(folder, id)?;
+                conversation.extend(said);
+                Some(session)
+            }
+            None if launch.session_directory.is_empty() => None,
+            None => Session::begin(folder)
+                .map_err(|error| notices.push(format!("the conversation is not kept: {error}")))
+                .ok(),
+        };
+        conversation.push(Message::User(launch.prompt));
         Ok(Self {
             model,
             tools: Tools::new(&launch.directory, launch.env),
             bounds: launch.harness.bounds,
-            conversation: vec![Message::System(system), Message::User(launch.prompt)],
+            conversation,
+            session,
+            notices,
             mcp_servers: launch.harness.mcp_servers,
         })
     }
@@ -83,6 +106,15 @@ impl Adapter for Agent {
             scripted,
         })
         .await;
+        for text in std::mem::take(&mut self.notices) {
+            feed.send(Event::Notice { text }).await;
+        }
+        if let Some(session) = &self.session {
+            feed.send(session.event()).await;
+        }
+        if let Some(prompt) = self.conversation.pop() {
+            self.say(prompt, &feed).await;
+        }
         tokio::select! {
             () = self.tools.connect(&self.mcp_servers, &feed) => {}
             () = cancel.cancelled() => return Err(Failure::cancelled()),
@@ -104,6 +136,8 @@ impl Adapter for Agent {
             })
             .await;
             if reply.last {
+                let words = Message::Assistant { text: reply.text.clone(), calls: Vec::new() };
+                self.say(words, &feed).await;
                 let (text, _) = text::cut(reply.text, MAX_TEXT_EVENT_BYTES);
                 feed.send(Event::Answer { text, scripted }).await;
                 return Ok(answered(turn));
@@ -126,7 +160,7 @@ impl Agent {
         cancel: &CancellationToken,
     ) -> Result<(), Failure> {
         let calls = reply.calls.clone();
-        self.conversation.push(Message::Assistant { text: reply.text, calls: reply.calls });
+        self.say(Message::Assistant { text: reply.text, calls: reply.calls }, feed).await;
         for call in calls {
             let output = tokio::select! {
                 output = self.call(&call, feed) => output,
@@ -135,9 +169,17 @@ impl Agent {
                     return Err(Failure::cancelled());
                 }
             };
-            self.conversation.push(Message::Tool { id: call.id, output });
+            self.say(Message::Tool { id: call.id, output }, feed).await;
         }
         Ok(())
+    }
+
+    /// Puts a message into the conversation, and where that is kept.
+    async fn say(&mut self, message: Message, feed: &Feed) {
+        if let Some(event) = self.session.as_mut().and_then(|session| session.keep(&message)) {
+            feed.send(event).await;
+        }
+        self.conversation.push(message);
     }
 
     async fn call(&mut self, call: &Call, feed: &Feed) -> String {

@@ -1,9 +1,11 @@
 //! The words between the loop and a model, whatever the model is.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// One entry of the conversation, in the order it was said.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Message {
     System(String),
     User(String),
@@ -12,7 +14,7 @@ pub(crate) enum Message {
 }
 
 /// A tool the model wants run.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Call {
     pub(crate) id: String,
     pub(crate) name: String,

@@ -223,6 +223,12 @@ mod tests {
     use super::*;
     use crate::endpoint::{choose, is_own};
 
+    const P: &str = "WORKBENCH_PROVIDER";
+    const URL: (&str, &str) = ("WORKBENCH_OPENAI_BASE_URL", "http://gpu:8000/v1/");
+    const KEY: &str = "WORKBENCH_OPENAI_API_KEY";
+    const OPEN: &str = "WORKBENCH_OPENAI_ALLOW_NOAUTH";
+    const OZ_KEY: (&str, &str) = ("OZ_PROVIDER_API_KEY", "k");
+
     fn launch(env: &[(&str, &str)]) -> Launch {
         Launch {
             prompt: String::new(),
@@ -275,10 +281,6 @@ mod tests {
             auth_missing: no credential for the agent's model: anthropic needs a key in WORKBENCH_ANTHROPIC_API_KEY
             agent_invocation: WORKBENCH_PROVIDER is "gpt", and may be openai-remote, openai-local, openai-oauth, anthropic or claude-code
             agent_invocation: WORKBENCH_OPENAI_ALLOW_NOAUTH is "maybe", and may be 1, 0, true or false"#]];
-        const P: &str = "WORKBENCH_PROVIDER";
-        const URL: (&str, &str) = ("WORKBENCH_OPENAI_BASE_URL", "http://gpu:8000/v1/");
-        const KEY: &str = "WORKBENCH_OPENAI_API_KEY";
-        const OPEN: &str = "WORKBENCH_OPENAI_ALLOW_NOAUTH";
         let all: [&[(&str, &str)]; 13] = [
             &[(P, "openai-remote"), (KEY, "k"), ("WORKBENCH_OPENAI_MODEL", "m")],
             &[(P, "openai-remote"), URL, (OPEN, "1")],
@@ -309,20 +311,19 @@ mod tests {
             openai_responses https://api.openai.com/v1 k m
             anthropic https://glm.example k2 general
             agent_invocation: OZ_PROVIDER_TYPE is "cli", and may be openai_compatible, openai_responses or anthropic"#]];
-        const KEY: (&str, &str) = ("OZ_PROVIDER_API_KEY", "k");
         let all: [&[(&str, &str)]; 5] = [
-            &[KEY],
+            &[OZ_KEY],
             &[("OZ_PROVIDER_BASE_URL", "https://evil.example/")],
-            &[KEY, ("OZ_PROVIDER_TYPE", "openai_responses"), ("OZ_PROVIDER_MODEL", "m")],
+            &[OZ_KEY, ("OZ_PROVIDER_TYPE", "openai_responses"), ("OZ_PROVIDER_MODEL", "m")],
             &[
-                KEY,
+                OZ_KEY,
                 ("OZ_DEFAULT_PROVIDER", "glm"),
                 ("OZ_PROVIDER_GLM_API_KEY", "k2"),
                 ("OZ_PROVIDER_GLM_TYPE", "anthropic"),
                 ("OZ_PROVIDER_GLM_BASE_URL", "https://glm.example"),
                 ("OZ_MODEL", "general"),
             ],
-            &[KEY, ("OZ_PROVIDER_TYPE", "cli")],
+            &[OZ_KEY, ("OZ_PROVIDER_TYPE", "cli")],
         ];
         expected.assert_eq(&all.map(chosen).join("\n"));
     }

@@ -111,17 +111,21 @@ pub(crate) fn gemini(ended: &Ended<'_>) -> Failure {
         _ => {}
     }
     let Some(told) = &ended.said.error else { return without_a_word(ended) };
-    let code = |codes: &[&str]| {
-        codes.iter().any(|code| told.message.contains(&format!("\"code\":{code}")))
+    // What its message leaves out, its exit code may have: the last byte of the endpoint's status.
+    let code = |codes: &[u16]| {
+        codes.iter().any(|code| {
+            told.message.contains(&format!("\"code\":{code}"))
+                || ended.exit_code > 128 && ended.exit_code == i32::from(code % 256)
+        })
     };
     let reason = if told.says(&["daily quota", "exhausted your", "Quota exceeded"]) {
         R::QuotaExhausted
     } else if told.says(&["API key not valid", "API_KEY_INVALID", "UNAUTHENTICATED"])
-        || code(&["401", "403"])
+        || code(&[401, 403])
     {
         R::AuthExpired
-    } else if told.says(&["Resource has been exhausted", "overloaded", "RESOURCE_EXHAUSTED"])
-        || code(&["429", "503", "529"])
+    } else if told.says(&["Resource has been exhausted", "verloaded", "RESOURCE_EXHAUSTED"])
+        || code(&[429, 503])
     {
         R::RateLimit
     } else if told.says(&["SAFETY", "PROHIBITED_CONTENT", "blocked"]) {
@@ -130,10 +134,11 @@ pub(crate) fn gemini(ended: &Ended<'_>) -> Failure {
         "fetch failed",
         "terminated",
         "Incomplete JSON",
+        "JSON input",
         "without a finish reason",
         "ECONN",
         "sending request",
-    ]) || code(&["500", "502", "504"])
+    ]) || code(&[500, 502, 504])
     {
         R::NetworkError
     } else {

@@ -173,3 +173,79 @@ async fn a_key_that_the_endpoint_repeats_is_not_handed_on() {
     assert_eq!(exit.reason, Some(R::AuthExpired));
     assert!(exit.message.contains("bearer [secret]"), "{}", exit.message);
 }
+
+fn session(events: &[Event]) -> Option<String> {
+    events.iter().find_map(|event| match event {
+        Event::Session { session_id, .. } => Some(session_id.clone()),
+        _ => None,
+    })
+}
+
+#[tokio::test]
+async fn a_later_run_goes_on_with_the_conversation() {
+    let model = Model::start().await;
+    let mut run = Run::model(model.base_url("tool"));
+    assert_eq!(session(&run.finish().await.0), None, "nothing is kept without a folder");
+    let kept = run.folder.path().join("kept");
+    run.launch.session_directory = kept.display().to_string();
+    run.launch.prompt = "the first prompt".to_owned();
+    let (events, exit) = run.finish().await;
+    assert!(exit.success, "{exit:?}");
+    let id = session(&events).unwrap();
+
+    let mut next = Run::model(model.base_url("text"));
+    next.launch.session_directory = kept.display().to_string();
+    next.launch.harness.resume = Some(id.clone());
+    next.launch.prompt = "the second prompt".to_owned();
+    let (events, exit) = next.finish().await;
+    assert!(exit.success, "{exit:?}");
+    assert_eq!(session(&events).as_ref(), Some(&id));
+    let asked = model.requests().pop().unwrap().body["messages"].clone();
+    let said: Vec<_> = asked
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|message| match message["content"].as_str() {
+            Some(text) if message["role"] != "system" => text.to_owned(),
+            _ => message["role"].as_str().unwrap().to_owned(),
+        })
+        .collect();
+    assert_eq!(said.len(), 6, "{said:?}");
+    assert_eq!((said[1].as_str(), said[5].as_str()), ("the first prompt", "the second prompt"));
+    assert_eq!(said[4], RESULT_TEXT);
+
+    for file in std::fs::read_dir(kept.join("agent")).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        assert!(text.contains("the second prompt") && !text.contains("marked-key"));
+    }
+    std::fs::remove_dir_all(&kept).unwrap();
+    let asked = model.requests().len();
+    assert_eq!(next.finish().await.1.reason, Some(R::SessionGone));
+    assert_eq!(model.requests().len(), asked);
+}
+
+#[tokio::test]
+async fn a_run_that_was_cancelled_can_be_gone_on_with() {
+    let mut run = Run::scripted(
+        r#"[{"tools": [{"name": "shell", "input": {"command": "sleep 600"}}, {"name": "shell", "input": {}}]}]"#,
+    );
+    let kept = run.folder.path().join("kept").display().to_string();
+    run.launch.session_directory.clone_from(&kept);
+    let cancel = run.cancel.clone();
+    let stop = |event: &Event| {
+        if matches!(event, Event::ToolCall { .. }) {
+            cancel.cancel();
+        }
+    };
+    let (events, exit) = run.watch(stop).await;
+    assert_eq!(exit.reason, Some(R::TaskCancelled));
+    let model = Model::start().await;
+    let mut next = Run::model(model.base_url("text"));
+    next.launch.session_directory = kept;
+    next.launch.harness.resume = session(&events);
+    assert!(next.finish().await.1.success);
+    let asked = &model.requests()[0].body["messages"];
+    let roles: Vec<_> =
+        asked.as_array().unwrap().iter().map(|m| m["role"].as_str().unwrap()).collect();
+    assert_eq!(roles, ["system", "user", "assistant", "tool", "tool", "user"]);
+}
