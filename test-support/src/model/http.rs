@@ -36,9 +36,9 @@ impl Answer {
         Self { parts: vec![head(200, "text/event-stream", ""), cut], ending: Ending::Close }
     }
 
-    /// Its head and its first events, and then another ending.
+    /// Its head and its first events, never the last, and then another ending.
     pub(super) fn beginning(mut self, ending: Ending) -> Self {
-        self.parts.truncate(3);
+        self.parts.truncate(3.min(self.parts.len().saturating_sub(1)));
         self.ending = ending;
         self
     }

@@ -15,7 +15,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("control-plane", &["harness", "protocol", "service"]),
     ("worker", &["protocol", "service"]),
     ("sidecar", &["harness", "protocol"]),
-    ("cli", &["control-plane", "protocol", "service", "worker"]),
+    ("cli", &["control-plane", "harness", "protocol", "service", "worker"]),
     ("test-support", &["control-plane", "harness", "protocol", "service", "worker"]),
 ];
 

@@ -11,7 +11,7 @@ pub(super) fn facts(body: &Value) -> Facts {
         let parts = message["content"].as_array()?;
         parts
             .iter()
-            .find(|part| part["type"] == "tool_result")
+            .rfind(|part| part["type"] == "tool_result")
             .map(|part| part["content"].to_string())
     };
     let said = messages.last().and_then(result);
@@ -46,7 +46,7 @@ pub(super) fn stream(reply: &Reply) -> Vec<String> {
             "end_turn",
         ),
         Reply::Call { tool, input } => (
-            json!({"type": "tool_use", "id": format!("toolu_{:016x}", getrandom::u64().unwrap_or_default()),
+            json!({"type": "tool_use", "id": unlike("toolu"),
                 "name": tool, "input": {}}),
             halves(&input.to_string())
                 .map(|json| json!({"type": "input_json_delta", "partial_json": json})),
@@ -54,7 +54,7 @@ pub(super) fn stream(reply: &Reply) -> Vec<String> {
         ),
     };
     let mut events = vec![
-        json!({"type": "message_start", "message": {"id": "msg_test", "type": "message",
+        json!({"type": "message_start", "message": {"id": unlike("msg"), "type": "message",
             "role": "assistant", "model": "test-model", "content": [], "stop_reason": null,
             "stop_sequence": null, "usage": usage(1)}}),
         json!({"type": "content_block_start", "index": 0, "content_block": block}),
@@ -67,6 +67,11 @@ pub(super) fn stream(reply: &Reply) -> Vec<String> {
         "delta": {"stop_reason": stop, "stop_sequence": null}}));
     events.push(json!({"type": "message_stop"}));
     events.iter().map(named).collect()
+}
+
+/// An id like no other: Claude Code puts messages of one id together.
+fn unlike(prefix: &str) -> String {
+    format!("{prefix}_{:016x}", getrandom::u64().unwrap_or_default())
 }
 
 pub(super) fn error(status: u16, code: &str, message: &str) -> Value {
