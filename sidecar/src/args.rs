@@ -30,6 +30,10 @@ pub(crate) struct Options {
     pub(crate) root: PathBuf,
     /// Not in a container of its own: other processes are none of its business.
     pub(crate) unisolated: bool,
+    /// The workspace, where it is not below the root.
+    pub(crate) workspace: Option<PathBuf>,
+    /// What is kept of the conversation, where it is not below the root.
+    pub(crate) session: Option<PathBuf>,
     pub(crate) link: Link,
 }
 
@@ -40,7 +44,8 @@ pub(crate) enum Link {
     Stdio,
 }
 
-const USAGE: &str = "usage: ozma-sidecar supervise [--unisolated --root DIR] [--stdio]";
+const USAGE: &str = "usage: ozma-sidecar supervise [--unisolated --root DIR [--workspace DIR] [--session DIR]] \
+                     [--stdio]";
 
 pub(crate) fn parse(args: &[String], vars: &Variables) -> Result<Mode, String> {
     // Git calls its askpass with the question as the only argument.
@@ -68,17 +73,26 @@ pub(crate) fn parse(args: &[String], vars: &Variables) -> Result<Mode, String> {
 
 fn supervise(args: &[String], vars: &Variables) -> Result<Options, String> {
     let (mut root, mut unisolated, mut stdio) = (PathBuf::from("/"), false, false);
+    let (mut workspace, mut session) = (None, None);
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--unisolated" => unisolated = true,
             "--stdio" => stdio = true,
             "--root" => root = args.next().ok_or("--root needs a folder")?.into(),
+            "--workspace" => {
+                workspace = Some(args.next().ok_or("--workspace needs a folder")?.into());
+            }
+            "--session" => session = Some(args.next().ok_or("--session needs a folder")?.into()),
             other => return Err(format!("{other:?} is no option; {USAGE}")),
         }
     }
     if unisolated && (!root.is_absolute() || root == Path::new("/")) {
         return Err("--unisolated needs --root and an absolute folder of its own".to_owned());
+    }
+    let elsewhere = [&workspace, &session];
+    if elsewhere.into_iter().flatten().any(|path: &PathBuf| !unisolated || !path.is_absolute()) {
+        return Err("--workspace and --session need --unisolated and absolute folders".to_owned());
     }
     // What the worker gave as an argument says more than a variable, which may be the image's own.
     let link = match vars.get("OZMA_SOCKET") {
@@ -86,7 +100,7 @@ fn supervise(args: &[String], vars: &Variables) -> Result<Options, String> {
         Some(path) => Link::Socket(path.into()),
         None => return Err("OZMA_SOCKET names no socket, and --stdio is not given".to_owned()),
     };
-    Ok(Options { root, unisolated, link })
+    Ok(Options { root, unisolated, workspace, session, link })
 }
 
 #[cfg(test)]
@@ -102,6 +116,7 @@ mod tests {
     fn a_supervisor_needs_a_link_and_an_unisolated_one_a_root() {
         assert!(parsed(&["supervise"], &[]).unwrap_err().contains("OZMA_SOCKET"));
         assert!(parsed(&["supervise", "--unisolated", "--stdio"], &[]).is_err());
+        assert!(parsed(&["supervise", "--stdio", "--workspace", "/w"], &[]).is_err());
         let socket = [("OZMA_SOCKET", "/s")];
         let Mode::Supervise(options) = parsed(&["supervise"], &socket).unwrap() else { panic!() };
         assert_eq!(options.link, Link::Socket("/s".into()));

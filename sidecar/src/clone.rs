@@ -11,6 +11,7 @@ mod gitless_local;
 #[cfg(feature = "gix")]
 mod gitless_tree;
 mod job;
+mod kept;
 mod source;
 
 use std::{collections::HashSet, path::PathBuf};
@@ -18,7 +19,7 @@ use std::{collections::HashSet, path::PathBuf};
 use harness::failure::Failure;
 use protocol::event::Event;
 
-use self::{failed::failed, source::Source};
+use self::{failed::failed, kept::Kept, source::Source};
 use crate::context::Context;
 
 /// A repository that stands in the workspace.
@@ -44,8 +45,23 @@ pub(crate) async fn all(context: &Context, cloned: &mut Vec<Cloned>) -> Result<(
         sources.push(source);
     }
     let git = context.vars.find_program("git");
+    let mut kept = Kept::of(context);
     for source in sources {
         let path = context.places.workspace.join(&source.folder);
+        if let Some(commit) = kept.stands(&source, &path).map(|known| known.commit.clone()) {
+            let text = format!("{} stands already: the run goes on with it as it is", source.url);
+            context.recorder.note(&Event::Notice { text });
+            cloned.push(Cloned { folder: source.folder, path, commit });
+            continue;
+        }
+        let told = |error: std::io::Error| failed(&source.url, &error.to_string());
+        let execution = context.spec.execution_id.as_str();
+        if let Some(aside) = kept.make_way(&path, execution).map_err(told)? {
+            let (path, aside) = (path.display(), aside.display());
+            let text =
+                format!("what stood at {path} is at {aside} now, in the way of a repository");
+            context.recorder.note(&Event::Notice { text });
+        }
         let (commit, by) = match &git {
             Some(_) => git::clone(context, &source, &path).await?,
             None => git::without(context, &source, &path).await?,
@@ -56,6 +72,7 @@ pub(crate) async fn all(context: &Context, cloned: &mut Vec<Cloned>) -> Result<(
             commit: commit.clone().unwrap_or_default(),
             by,
         });
+        kept.note(&source, commit.clone()).map_err(told)?;
         cloned.push(Cloned { folder: source.folder, path, commit });
     }
     Ok(())

@@ -66,7 +66,11 @@ impl Execution {
         // Nothing may come after the exit event.
         self.context.held.finish().await;
         let memory = self.memory();
-        if !cloned.is_empty() || !self.context.spec.artifacts.is_empty() || !links.is_empty() {
+        if !cloned.is_empty()
+            || !self.context.spec.artifacts.is_empty()
+            || !links.is_empty()
+            || self.context.places.transcript().is_some()
+        {
             let collected = self
                 .phase(Phase::Collect, collect::run(&self.context, &cloned, links), |()| true)
                 .await;
@@ -129,8 +133,11 @@ impl Execution {
     fn make_home(&self) -> Result<(), Failure> {
         const CONFIG: &str = "[user]\n\tname = Ozma agent\n\temail = agent@ozma.invalid\n\
                               [safe]\n\tdirectory = *\n[advice]\n\tdetachedHead = false\n";
-        std::fs::write(self.context.places.home.join(".gitconfig"), CONFIG)
-            .map_err(|error| workspace(&self.context.places.home, &error))
+        let places = &self.context.places;
+        std::fs::write(places.home.join(".gitconfig"), CONFIG)
+            .map_err(|error| workspace(&places.home, &error))?;
+        let is_kept = self.context.spec.session.is_some();
+        places.make_session(is_kept).map_err(|error| workspace(&places.session(is_kept), &error))
     }
 
     async fn hand_over(&self) -> Result<(), Failure> {

@@ -6,7 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use protocol::sidecar::{AGENT_UID, JOURNAL_PATH, WORKSPACE};
+use protocol::sidecar::{AGENT_UID, JOURNAL_PATH, SESSION_MOUNT, TRANSCRIPT_FILE, WORKSPACE};
+
+use crate::args::Options;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
@@ -16,17 +18,21 @@ pub(crate) struct Places {
     pub(crate) home: PathBuf,
     /// For the prompt file and what is being collected, the agent's.
     pub(crate) state: PathBuf,
+    /// Where the worker puts what is kept of the conversation, if it keeps any; the agent's.
+    kept: PathBuf,
     /// Where temporary files go, if not to `/tmp`.
     pub(crate) temporary: Option<PathBuf>,
 }
 
 impl Places {
-    /// Makes the folders below `root`.
-    pub(crate) fn prepare(root: &Path, unisolated: bool) -> io::Result<Self> {
+    /// Makes the folders below the root.
+    pub(crate) fn prepare(options: &Options) -> io::Result<Self> {
+        let (root, unisolated) = (options.root.as_path(), options.unisolated);
         let below = |path: &str| root.join(path.trim_start_matches('/'));
         let journal = below(JOURNAL_PATH);
         let own = journal.parent().unwrap_or(root).to_owned();
-        let workspace = below(WORKSPACE);
+        let workspace = options.workspace.clone().unwrap_or_else(|| below(WORKSPACE));
+        let kept = options.session.clone().unwrap_or_else(|| below(SESSION_MOUNT));
         let (home, state) = (own.join("home"), own.join("state"));
         // The agent passes through, but cannot look around.
         make(&own, 0o711)?;
@@ -34,7 +40,23 @@ impl Places {
         make(&home, 0o700)?;
         make(&state, 0o700)?;
         let temporary = if unisolated { None } else { temporary(&own)? };
-        Ok(Self { workspace, journal, home, state, temporary })
+        Ok(Self { workspace, journal, home, state, kept, temporary })
+    }
+
+    /// Where a provider's session files are: for the conversation's next run, or for this one alone.
+    pub(crate) fn session(&self, is_kept: bool) -> PathBuf {
+        if is_kept { self.kept.clone() } else { self.state.join("session") }
+    }
+
+    /// What the provider printed, if the harness wrote it down.
+    pub(crate) fn transcript(&self) -> Option<PathBuf> {
+        let path = self.state.join(TRANSCRIPT_FILE);
+        fs::symlink_metadata(&path).is_ok_and(|about| about.is_file()).then_some(path)
+    }
+
+    /// Makes that folder.
+    pub(crate) fn make_session(&self, is_kept: bool) -> io::Result<()> {
+        make(&self.session(is_kept), 0o700)
     }
 
     /// Whether the agent's user can reach the workspace at all: in a folder only root may pass, dropping
@@ -49,7 +71,8 @@ impl Places {
 
     /// Gives the agent's folders to the agent.
     pub(crate) fn hand_over(&self) -> io::Result<()> {
-        for folder in [&self.workspace, &self.home, &self.state] {
+        // What a kept folder holds of an earlier run's set-up is root's.
+        for folder in [&self.workspace, &self.home, &self.state, &self.kept] {
             own_tree(folder)?;
         }
         if let Some(temporary) = &self.temporary {

@@ -37,7 +37,11 @@ pub(crate) async fn run(
         prompt: context.spec.prompt.clone(),
         directory: directory.display().to_string(),
         state_directory: context.places.state.display().to_string(),
-        session_directory: String::new(),
+        session_directory: context
+            .places
+            .session(context.spec.session.is_some())
+            .display()
+            .to_string(),
         env,
         harness: context.spec.harness.clone(),
     };

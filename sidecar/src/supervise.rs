@@ -52,7 +52,7 @@ async fn supervise(options: Options, vars: Variables) -> Result<u8, String> {
     // and the model's.
     privileges::protect()?;
     // An image in which there is no place for us is the run's failure, and is told as one.
-    let room = Places::prepare(&options.root, options.unisolated)
+    let room = Places::prepare(&options)
         .and_then(|places| Ok((Journal::create(&places.journal)?, places)));
     let (journal, places) = match room {
         Ok((journal, places)) => (journal, Ok(places)),

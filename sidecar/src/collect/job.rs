@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use protocol::sidecar::TRANSCRIPT_FILE;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -29,6 +30,8 @@ pub(crate) struct Job {
     repos: Vec<Start>,
     patterns: Vec<String>,
     links: Vec<String>,
+    #[serde(default)]
+    transcript: Option<PathBuf>,
 }
 
 impl Job {
@@ -45,6 +48,7 @@ impl Job {
             repos: repos.collect(),
             patterns: context.spec.artifacts.clone(),
             links: links.into_vec(),
+            transcript: context.places.transcript(),
         }
     }
 }
@@ -83,6 +87,15 @@ pub(crate) fn run(job: &Job, say: &mut Say<'_>) -> io::Result<()> {
             Err(why) => sender.notice(format!("no patch of {}: {why}", repo.folder))?,
         }
         let _ = fs::remove_file(&patch);
+    }
+    if let Some(path) = &job.transcript {
+        let name = Name {
+            filename: TRANSCRIPT_FILE,
+            filepath: TRANSCRIPT_FILE,
+            mime_type: "application/x-ndjson",
+            description: "What the provider printed",
+        };
+        sender.file(path, &name)?;
     }
     if !job.patterns.is_empty() {
         files::keep(&job.workspace, &job.patterns, &mut sender)?;

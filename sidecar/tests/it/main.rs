@@ -9,5 +9,6 @@ mod container;
 mod http_git;
 mod link;
 mod output;
+mod session;
 mod setup;
 mod worker;
