@@ -4,8 +4,9 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     bench::BenchArgs, completions::CompletionsArgs, demo::DemoArgs, doctor::DoctorArgs,
-    env::EnvArgs, harness::HarnessArgs, login::LoginArgs, run::RunArgs, runs::RunsArgs,
-    serve::ServeArgs, tenants::TenantsArgs, token::TokenArgs, up::UpArgs, worker::WorkerArgs,
+    env::EnvArgs, exec::ExecArgs, harness::HarnessArgs, login::LoginArgs, run::RunArgs,
+    runs::RunsArgs, serve::ServeArgs, tenants::TenantsArgs, token::TokenArgs, up::UpArgs,
+    worker::WorkerArgs,
 };
 
 const ABOUT: &str =
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Run a prompt and watch it
     Run(RunArgs),
+    /// Run a prompt here and now, without a plane and without a container
+    Exec(ExecArgs),
     /// Look at runs, and cancel them
     Runs(RunsArgs),
     /// Environments: the image, repositories and values a run starts from

@@ -5,6 +5,7 @@ pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod env;
+pub(crate) mod exec;
 pub(crate) mod harness;
 pub(crate) mod login;
 pub(crate) mod run;
@@ -32,6 +33,7 @@ pub(crate) async fn run(
     match command {
         Command::Up(args) => up::run(args, around, term).await,
         Command::Run(args) => run::run(args, around, term).await,
+        Command::Exec(args) => exec::run(args, around, term).await,
         Command::Runs(args) => runs::run(args, around, term).await,
         Command::Env(args) => env::run(args, around, term).await,
         Command::Demo(args) => demo::run(args, around, term).await,

@@ -1,14 +1,11 @@
 //! `ozma run`: creates a run, shows its events, ends with its outcome.
 
-use std::{
-    io::{IsTerminal, Read},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 use clap::Args;
 use protocol::api::{
     config::{AgentConfig, RunHarness},
-    runs::{CreateRun, MAX_PROMPT_BYTES, RunCreated, RunItem},
+    runs::{CreateRun, RunCreated, RunItem},
 };
 
 use crate::{
@@ -22,12 +19,10 @@ use crate::{
     interrupts::Interrupts,
     outcome,
     policies::Policies,
+    prompt::prompt,
     surroundings::Surroundings,
     term::{Style, Term},
 };
-
-/// Where a prompt comes from.
-const PROMPT_FROM: &str = "give it as an argument, with --file, or on standard input";
 
 /// How often a create is sent when no answer comes; the idempotency key makes them one run.
 const TRIES: u32 = 3;
@@ -83,7 +78,7 @@ pub(crate) async fn run(
     term: &mut Term,
 ) -> Result<(), Failure> {
     let client = Client::new(&args.connection.target(around)?)?;
-    let prompt = prompt(args.file.as_ref(), args.prompt.as_deref())?;
+    let prompt = prompt(args.file.as_deref(), args.prompt.as_deref())?;
     let mut interrupts = Interrupts::new()?;
     let environment_id = if args.ingredients.is_empty() {
         match &args.env {
@@ -158,50 +153,5 @@ pub(crate) async fn create(client: &Client, body: &CreateRun) -> Result<RunCreat
             }
             done => return done,
         }
-    }
-}
-
-fn prompt(file: Option<&PathBuf>, argument: Option<&str>) -> Result<String, Failure> {
-    let bytes = match (file, argument) {
-        (Some(file), _) if file.as_os_str() != "-" => std::fs::read(file).map_err(|error| {
-            Failure::usage(format!("cannot read the prompt from {}: {error}", file.display()))
-        })?,
-        (None, Some(text)) if text != "-" => text.as_bytes().to_vec(),
-        (file, argument) => {
-            if file.is_none() && argument.is_none() && std::io::stdin().is_terminal() {
-                return Err(Failure::usage("there is no prompt").hint(PROMPT_FROM));
-            }
-            let mut bytes = Vec::new();
-            // One byte over the limit is enough to know.
-            let limit = u64::try_from(MAX_PROMPT_BYTES).unwrap_or(u64::MAX) + 1;
-            std::io::stdin().lock().take(limit).read_to_end(&mut bytes)?;
-            bytes
-        }
-    };
-    if bytes.len() > MAX_PROMPT_BYTES {
-        return Err(Failure::usage(format!("the prompt is longer than {MAX_PROMPT_BYTES} bytes"))
-            .hint("put long material into the repository and let the prompt name it"));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| Failure::usage("the prompt is not UTF-8"))?;
-    if text.trim().is_empty() {
-        return Err(Failure::usage("the prompt is empty").hint(PROMPT_FROM));
-    }
-    Ok(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_file_comes_before_the_argument() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("prompt");
-        std::fs::write(&path, "from the file\n").unwrap();
-        assert_eq!(prompt(Some(&path), Some("argument")).unwrap(), "from the file\n");
-        assert_eq!(prompt(None, Some("argument")).unwrap(), "argument");
-        std::fs::write(&path, [0xff]).unwrap();
-        assert_eq!(prompt(Some(&path), None).unwrap_err().exit_code, 2);
-        assert_eq!(prompt(None, Some(" \n")).unwrap_err().exit_code, 2);
     }
 }

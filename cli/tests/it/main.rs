@@ -8,6 +8,7 @@ mod cli;
 mod client;
 mod direct;
 mod ends;
+mod exec;
 mod faults;
 mod fidelity;
 mod harness_images;

@@ -1,0 +1,83 @@
+//! A file of tool servers, in the form that other programs write theirs: `{"mcpServers": {NAME: …}}` or just the
+//! servers by name.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::Context;
+use protocol::{api::config::McpServerBody, spec::McpServer};
+use serde_json::Value;
+
+use crate::failure::Failure;
+
+/// A larger file is refused.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// The servers of a file, as run configurations write them.
+///
+/// # Errors
+/// The file cannot be read or is no JSON object of servers.
+pub(crate) fn read(path: &Path) -> Result<Value, Failure> {
+    let read = || -> anyhow::Result<Value> {
+        let size = std::fs::metadata(path)?.len();
+        anyhow::ensure!(size <= MAX_BYTES, "it is larger than {MAX_BYTES} bytes");
+        let mut value: Value = serde_json::from_slice(&std::fs::read(path)?)?;
+        let servers = value.get_mut("mcpServers").map(Value::take).unwrap_or(value);
+        anyhow::ensure!(servers.is_object(), "it is no object of servers by name");
+        Ok(servers)
+    };
+    read().map_err(|error| {
+        Failure::usage(format!("cannot read the servers of {}: {error:#}", path.display()))
+    })
+}
+
+/// The same as the harness takes them.
+///
+/// # Errors
+/// As [`read`]; also a server that has neither a command nor an address, or both.
+pub(crate) fn servers(path: &Path) -> Result<BTreeMap<String, McpServer>, Failure> {
+    let bodies: BTreeMap<String, McpServerBody> = serde_json::from_value(read(path)?)
+        .context("understand them")
+        .map_err(|error| Failure::usage(format!("{}: {error:#}", path.display())))?;
+    let server = |(name, body): (String, McpServerBody)| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
+            return Err(Failure::usage(format!(
+                "the server name {name:?} must be 1 to 64 letters, digits, '-' and '_'"
+            )));
+        }
+        let server = match (body.command, body.url) {
+            (Some(command), None) => McpServer::Stdio { command, args: body.args, env: body.env },
+            (None, Some(url)) => McpServer::Http { url, headers: body.headers },
+            _ => {
+                let wrong = format!("the server {name} must have either a command or a url");
+                return Err(Failure::usage(wrong));
+            }
+        };
+        Ok((name, server))
+    };
+    bodies.into_iter().map(server).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_taken_in_both_forms_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mcp.json");
+        let of = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            servers(&path)
+        };
+        let one = of(r#"{"mcpServers": {"a": {"command": "x", "args": ["y"]}}}"#).unwrap();
+        assert_eq!(one, of(r#"{"a": {"command": "x", "args": ["y"]}}"#).unwrap());
+        let http = of(r#"{"b": {"type": "http", "url": "http://x", "headers": {"k": "v"}}}"#);
+        assert!(
+            matches!(&http.unwrap()["b"], McpServer::Http { headers, .. } if headers.len() == 1)
+        );
+        for wrong in ["[]", "{", r#"{"a": {}}"#, r#"{"a b": {"command": "x"}}"#, r#"{"a": 1}"#] {
+            assert_eq!(of(wrong).unwrap_err().exit_code, 2, "{wrong}");
+        }
+    }
+}
