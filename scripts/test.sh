@@ -17,6 +17,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$ROOT/scripts/lib/checks.sh"
 # shellcheck source=scripts/lib/fuzz.sh
 source "$ROOT/scripts/lib/fuzz.sh"
+# shellcheck source=scripts/lib/harness.sh
+source "$ROOT/scripts/lib/harness.sh"
 
 usage() { sed -n '/^#!/d; /^#/!q; s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
@@ -39,7 +41,7 @@ if [[ $LONG ]]; then export OZMA_LONG=1 PROPTEST_CASES=${PROPTEST_CASES:-4096}; 
 trap stop_started_engine EXIT
 
 ensure_toolchain
-need cc git musl busybox debootstrap postgres chromium python
+need cc git musl busybox debootstrap postgres chromium python npm
 if [[ $LONG ]]; then need cxx; fi
 # The scripts' own check is worth having, and nothing fails without it.
 if can_install; then need shellcheck; fi
@@ -63,6 +65,7 @@ check "the documentation builds" document
 check "the sidecar builds" build_sidecar
 check "the sidecar is static and small" sidecar_is_static_and_small
 check "the sidecar's image is made" make_sidecar_image
+check "the providers' images are made" make_harness_images
 [[ -z $BASE_JOB ]] || check "the base image is made" \
     follow "$BASE_JOB" "$STATE/base-image.log" "base image"
 run_tests

@@ -24,6 +24,7 @@ need() {
             debootstrap) have debootstrap || MISSING+=(debootstrap) ;;
             postgres) postgres_installed || MISSING+=(postgresql) ;;
             python) python3 -c 'import ensurepip, venv' 2>/dev/null || MISSING+=(python3 python3-venv) ;;
+            npm) have npm || MISSING+=(nodejs npm) ;;
             chromium) have chromium || MISSING+=(chromium) ;;
             shellcheck) have shellcheck || MISSING+=(shellcheck) ;;
             docker) have docker || MISSING+=(docker.io docker-cli) ;;

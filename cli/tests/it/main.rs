@@ -13,6 +13,7 @@ mod faults;
 mod fidelity;
 mod harness_images;
 mod images;
+mod providers;
 mod restarts;
 mod secrets;
 mod stack;

@@ -130,6 +130,9 @@ impl Drop for Stack {
         for left in leftovers(&self.worker_id) {
             remove(&left);
         }
+        for volume in kept(&self.worker_id) {
+            remove(&("volume", volume));
+        }
     }
 }
 
@@ -144,7 +147,7 @@ pub(crate) fn remove((kind, name): &(&'static str, String)) {
     let _ = remove.arg(name).output();
 }
 
-/// Containers, then networks, then volumes, in the order they can be removed.
+/// Containers, then networks, then volumes, in the order they can be removed; without what is [`kept`].
 pub(crate) fn leftovers(worker_id: &str) -> Vec<(&'static str, String)> {
     let filter = format!("label={WORKER_LABEL}={worker_id}");
     [("container", "--all"), ("network", "--no-trunc"), ("volume", "--quiet")]
@@ -153,7 +156,20 @@ pub(crate) fn leftovers(worker_id: &str) -> Vec<(&'static str, String)> {
             let found = docker(&[kind, "ls", "--quiet", also, "--filter", &filter], &[]);
             lines(&found).into_iter().map(move |name| (kind, name))
         })
+        .filter(|(_, name)| !is_of_conversation(name))
         .collect()
+}
+
+/// The volumes that this worker keeps for runs which go on with a conversation.
+pub(crate) fn kept(worker_id: &str) -> Vec<String> {
+    let filter = format!("label={WORKER_LABEL}={worker_id}");
+    let mut found = lines(&docker(&["volume", "ls", "--quiet", "--filter", &filter], &[]));
+    found.retain(|name| is_of_conversation(name));
+    found
+}
+
+fn is_of_conversation(name: &str) -> bool {
+    name.starts_with("ozma-workspace-") || name.starts_with("ozma-session-")
 }
 
 pub(crate) fn lines(text: &str) -> Vec<String> {
@@ -170,6 +186,7 @@ async fn start_plane(
         .env("OZ_LISTEN", listen.to_string())
         .env("OZ_DATA_DIR", folder.path().join("data"))
         .env("OZ_ADMIN_API_KEY", ADMIN_KEY)
+        .env("OZ_DEFAULT_HARNESS", "agent")
         .envs(database.map(|database| ("DATABASE_URL", &database.url)));
     let mut plane = Process::start("the plane", command);
     let addr = plane.line("the plane's address", address).await;
