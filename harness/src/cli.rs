@@ -7,6 +7,7 @@ mod gemini;
 mod home;
 mod opencode;
 mod plan;
+mod preview;
 mod secrets;
 mod tail;
 mod transcript;
@@ -93,8 +94,11 @@ impl Cli {
         let plan = plan.map_err(|why| {
             Failure::new(FailureReason::AgentInvocation, format!("{}: {why}", provider.as_str()))
         })?;
-        let dialect = Dialect::of(provider)
+        let mut dialect = Dialect::of(provider)
             .ok_or_else(|| Failure::new(FailureReason::AgentInvocation, "no command line"))?;
+        if let (Dialect::Codex(codex), Some(session)) = (&mut dialect, &launch.harness.resume) {
+            codex.goes_on(codex::used(&home::sessions(&launch), session));
+        }
         let secrets = Secrets::new(every_secret(&launch, http));
         Ok(Self { launch, plan, dialect, secrets })
     }
@@ -111,7 +115,7 @@ impl Cli {
         }
         let values = self.launch.env.iter().filter(|(name, _)| !plan::is_ours(name));
         command.envs(values.map(|(name, value)| (name, value.expose())));
-        command.envs(self.plan.env.iter().map(|(name, value)| (*name, value.expose())));
+        command.envs(self.plan.env.iter().map(|(name, value)| (name, value.expose())));
         // OpenCode believes it more than the kernel.
         command.env("PWD", &self.launch.directory);
         command.env("PATH", home::search_path(&self.launch));

@@ -238,6 +238,11 @@ fn pieces(text: &str) -> Vec<String> {
     pieces
 }
 
+/// A name as a provider says it, within bounds.
+fn named(name: Option<&str>) -> String {
+    cut(name.unwrap_or("unnamed"), 256).0
+}
+
 /// At most `max` bytes of `text`; whether something is missing.
 fn cut(text: &str, max: usize) -> (String, bool) {
     let end = text.floor_char_boundary(max);

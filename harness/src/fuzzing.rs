@@ -1,6 +1,10 @@
 //! The parsers of this part that take bytes from outside, and what must hold of them for every input: for the fuzz
 //! targets in `fuzz/`, and for the properties below. In no build that ships.
 
+mod providers;
+
+pub use self::providers::provider_output;
+
 use crate::{
     agent::{conversation::Reply, sse::Assembly, wire::Wire},
     failure::Failure,

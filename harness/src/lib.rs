@@ -15,6 +15,7 @@ mod feed;
 pub mod fuzzing;
 pub mod lines;
 pub mod output;
+pub mod preview;
 pub mod process;
 #[doc(hidden)]
 pub mod replay;

@@ -230,13 +230,13 @@ mod tests {
         try_it(&session.id);
         std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
         try_it(&session.id);
-        let expected = expect_test::expect![[r#"
+        let expected = expect_test::expect![[r"
             its file is damaged
             its file is damaged
             invalid utf-8 sequence of 1 bytes from index 17
             its sessions are named by UUIDs
             No such file or directory (os error 2)
-            its file is none of the agent's"#]];
+            its file is none of the agent's"]];
         expected.assert_eq(&reasons.join("\n"));
     }
 

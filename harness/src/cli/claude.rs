@@ -32,11 +32,12 @@ pub(super) fn plan(launch: &Launch, endpoint: &HttpEndpoint) -> Plan {
         plan.args(&["--resume", session]);
     }
     if !harness.mcp_servers.is_empty() {
-        let servers = mcp(
+        let mut servers = mcp(
             &harness.mcp_servers,
             |command, args, env| json!({"type": "stdio", "command": command, "args": args, "env": env}),
             |url, headers| json!({"type": "http", "url": url, "headers": headers}),
         );
+        plan.guard(&mut servers, "${", str::to_owned);
         let file = home::own(launch).join("mcp.json");
         plan.args(&["--mcp-config", &file.display().to_string(), "--strict-mcp-config"]);
         plan.files.push((file, json!({"mcpServers": servers}).to_string()));

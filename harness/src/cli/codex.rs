@@ -1,7 +1,10 @@
 //! How Codex is called. It is given a home of its own, made of the user's configuration and ours; sessions are kept
 //! there.
 
-use std::{fmt::Write, path::PathBuf};
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+};
 
 use protocol::{
     secret::Secret,
@@ -10,6 +13,7 @@ use protocol::{
 };
 
 use super::{home, plan::Plan};
+use crate::dialect::codex::Used;
 
 /// What its model provider is called in the configuration.
 const NAME: &str = "ozma";
@@ -19,6 +23,12 @@ const KEY: &str = "OZMA_MODEL_KEY";
 
 /// The model where nobody names one.
 const MODEL: &str = "gpt-5.5";
+
+/// How many entries are looked at for the file of a session.
+const MAX_ENTRIES: usize = 10_000;
+
+/// How much of that file is read, from its end.
+const LAST_BYTES: u64 = 1 << 20;
 
 pub(super) fn plan(launch: &Launch, endpoint: &HttpEndpoint) -> Result<Plan, String> {
     let harness = &launch.harness;
@@ -50,6 +60,51 @@ pub(super) fn plan(launch: &Launch, endpoint: &HttpEndpoint) -> Result<Plan, Str
         plan.env(KEY, key.expose());
     }
     Ok(plan)
+}
+
+/// What a session had used before this run, by the last count in the file Codex keeps of it: the counts it tells go
+/// over all of a session. None where there is no such file, or none that is understood.
+pub(super) fn used(sessions: &Path, session: &str) -> Used {
+    let ending = format!("-{session}.jsonl");
+    let mut found = None;
+    // A folder each for year, month and day.
+    let mut folders = vec![(sessions.join("sessions"), 0)];
+    let mut looked_at = 0;
+    while let Some((folder, depth)) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            looked_at += 1;
+            let Ok(kind) = entry.file_type() else { continue };
+            if kind.is_dir() && depth < 4 {
+                folders.push((entry.path(), depth + 1));
+            } else if kind.is_file() && entry.file_name().to_string_lossy().ends_with(&ending) {
+                found = Some(entry.path());
+            }
+        }
+        if found.is_some() || looked_at > MAX_ENTRIES {
+            break;
+        }
+    }
+    found.and_then(|file| last_count(&file)).unwrap_or_default()
+}
+
+fn last_count(file: &Path) -> Option<Used> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = std::fs::File::open(file).ok()?;
+    let end = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(end.saturating_sub(LAST_BYTES))).ok()?;
+    let mut bytes = Vec::new();
+    file.take(LAST_BYTES).read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    text.lines().rev().find_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        let total = line.pointer("/payload/info/total_token_usage")?;
+        let count = |name: &str| total[name].as_u64();
+        Some(Used {
+            input: count("input_tokens")?,
+            cached: count("cached_input_tokens").unwrap_or_default(),
+            output: count("output_tokens")?,
+        })
+    })
 }
 
 fn config(launch: &Launch, endpoint: &HttpEndpoint, own: Option<&str>) -> Result<String, String> {
@@ -169,5 +224,21 @@ mod tests {
         assert_eq!(config["mcp_servers"]["a"]["args"][0].as_str(), Some("it's \"1\""));
         assert_eq!(config["mcp_servers"]["a"]["env"]["K"].as_str(), Some("v"));
         assert!(super::config(&launch, &endpoint, Some("[broken")).is_err());
+    }
+
+    #[test]
+    fn what_a_session_used_is_its_last_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let day = folder.path().join("sessions/2026/11/21");
+        std::fs::create_dir_all(&day).unwrap();
+        let count = |n| {
+            format!(
+                r#"{{"type":"event_msg","payload":{{"type":"token_count","info":{{"total_token_usage":{{"input_tokens":{n},"cached_input_tokens":1,"output_tokens":2}}}}}}}}"#
+            )
+        };
+        let text = format!("{}\n{}\n{{\"payload\":{{\"info\":null}}}}\nhalf", count(5), count(9));
+        std::fs::write(day.join("rollout-2026-11-21T06-25-44-the-id.jsonl"), text).unwrap();
+        assert_eq!(used(folder.path(), "the-id"), Used { input: 9, cached: 1, output: 2 });
+        assert_eq!(used(folder.path(), "another"), Used::default());
     }
 }

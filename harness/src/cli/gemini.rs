@@ -34,7 +34,10 @@ pub(super) fn plan(launch: &Launch, endpoint: &HttpEndpoint) -> Result<Plan, Str
             .map_err(|error| format!("~/.gemini/settings.json: {error}"))?,
         None => json!({}),
     };
-    merge(&mut settings, ours(launch));
+    let mut ours = ours(launch);
+    // It puts variables into its settings, and then once more into what a server is given.
+    plan.guard(&mut ours["mcpServers"], "$", |text| text.replace('$', "\\$"));
+    merge(&mut settings, ours);
     plan.files.push((own_home.join(".gemini/settings.json"), settings.to_string()));
     let names = ["agents", "commands", "extensions", "policies", "skills"];
     for (name, path) in home::present(&users, &names) {

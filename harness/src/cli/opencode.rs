@@ -17,6 +17,9 @@ const NAME: &str = "ozma";
 /// The variable its key comes in.
 const KEY: &str = "OZMA_MODEL_KEY";
 
+/// Stands for the variable's place while the configuration is put together.
+const OUR_KEY: &str = "\u{0}the key";
+
 pub(super) fn plan(
     launch: &Launch,
     endpoint: &Endpoint,
@@ -57,7 +60,12 @@ pub(super) fn plan(
     let sessions = home::sessions(launch);
     plan.env("OPENCODE_DB", sessions.join("opencode.db").display().to_string());
     plan.folders.push(sessions);
-    plan.env("OPENCODE_CONFIG_CONTENT", config.to_string());
+    // It puts variables and files into its configuration wherever these signs stand; only ours are to.
+    let content =
+        config.to_string().replace("{env:", r"\u007benv:").replace("{file:", r"\u007bfile:");
+    let content =
+        content.replace(&json!(OUR_KEY).to_string(), &json!(format!("{{env:{KEY}}}")).to_string());
+    plan.env("OPENCODE_CONFIG_CONTENT", content);
     for name in [
         "OPENCODE_DISABLE_MODELS_FETCH",
         "OPENCODE_DISABLE_AUTOUPDATE",
@@ -83,7 +91,7 @@ fn provider(endpoint: &Endpoint, http: &HttpEndpoint, model: &str) -> Value {
     };
     let mut options = json!({"baseURL": base_url});
     if http.api_key.is_some() {
-        options["apiKey"] = json!(format!("{{env:{KEY}}}"));
+        options["apiKey"] = json!(OUR_KEY);
     }
     if !http.headers.is_empty() {
         options["headers"] = exposed(&http.headers);

@@ -22,7 +22,7 @@ pub(super) fn is_ours(name: &str) -> bool {
 pub(super) struct Plan {
     pub(super) program: &'static str,
     pub(super) args: Vec<String>,
-    pub(super) env: BTreeMap<&'static str, Secret>,
+    pub(super) env: BTreeMap<String, Secret>,
     /// Where all the files below are: emptied before the start, removed at the end.
     pub(super) folder: PathBuf,
     /// Written before the start.
@@ -45,9 +45,26 @@ impl Plan {
         self
     }
 
-    pub(super) fn env(&mut self, name: &'static str, value: impl Into<String>) -> &mut Self {
-        self.env.insert(name, Secret::new(value.into()));
+    pub(super) fn env(&mut self, name: &str, value: impl Into<String>) -> &mut Self {
+        self.env.insert(name.to_owned(), Secret::new(value.into()));
         self
+    }
+
+    /// For a provider that puts variables into its configuration: a value of a server's `env` or `headers` in which
+    /// `sign` stands is handed over as a variable itself, written as `write` says, so that it arrives as it is.
+    pub(super) fn guard(&mut self, servers: &mut Value, sign: &str, write: fn(&str) -> String) {
+        let servers = servers.as_object_mut().into_iter().flat_map(Map::values_mut);
+        let tables = servers.flat_map(|server| {
+            let fields = server.as_object_mut().into_iter().flatten();
+            fields.filter(|(name, _)| matches!(name.as_str(), "env" | "headers"))
+        });
+        let values = tables.flat_map(|(_, table)| table.as_object_mut().into_iter().flatten());
+        for (_, value) in values {
+            let Some(text) = value.as_str().filter(|text| text.contains(sign)) else { continue };
+            let name = format!("OZMA_SETTING_{}", self.env.len());
+            self.env(&name, write(text));
+            *value = Value::String(format!("${{{name}}}"));
+        }
     }
 
     /// `path` leads to `kept`, a folder that outlives the run.
@@ -128,6 +145,17 @@ mod tests {
         let mut own = json!({"a": {"b": 1, "c": [1]}, "d": 2});
         merge(&mut own, json!({"a": {"c": [2], "e": 3}}));
         assert_eq!(own, json!({"a": {"b": 1, "c": [2], "e": 3}, "d": 2}));
+    }
+
+    #[test]
+    fn a_value_that_would_be_taken_for_a_variable_becomes_one() {
+        let mut plan = Plan::new("none", PathBuf::new());
+        plan.env("A", "b");
+        let mut servers = json!({"s": {"args": ["$X"], "env": {"K": "a$b", "L": "ab"}}, "t": {}});
+        plan.guard(&mut servers, "$", |text| text.replace('$', "\\$"));
+        let expected = json!({"args": ["$X"], "env": {"K": "${OZMA_SETTING_1}", "L": "ab"}});
+        assert_eq!(servers["s"], expected);
+        assert_eq!(plan.env["OZMA_SETTING_1"].expose(), "a\\$b");
     }
 
     #[test]

@@ -5,9 +5,12 @@ use protocol::event::Event;
 use serde_json::Value;
 
 use super::{
-    Said, Told, say,
+    Said, Told, named, say,
     value::{content, count, items, number, status, text},
 };
+
+/// Servers of one run whose health is told of; of more, the rest is not.
+const MAX_SERVERS: usize = 64;
 
 #[derive(Debug, Default)]
 pub(crate) struct Claude {
@@ -28,7 +31,7 @@ impl Claude {
             (Some("system"), Some("permission_denied")) => events.push(Event::Notice {
                 text: format!(
                     "a tool was refused by the provider's permissions: {}",
-                    text(line, "/tool_name").unwrap_or("unnamed")
+                    named(text(line, "/tool_name"))
                 ),
             }),
             (Some("system"), Some("status")) | (Some("stream_event"), _) => {}
@@ -81,8 +84,8 @@ impl Claude {
         said.turns = u32::try_from(count(line, "/num_turns")).unwrap_or(u32::MAX);
         said.cached_input_tokens = count(line, "/usage/cache_read_input_tokens");
         said.input_tokens = count(line, "/usage/input_tokens")
-            + count(line, "/usage/cache_creation_input_tokens")
-            + said.cached_input_tokens;
+            .saturating_add(count(line, "/usage/cache_creation_input_tokens"))
+            .saturating_add(said.cached_input_tokens);
         said.output_tokens = count(line, "/usage/output_tokens");
         said.cost_usd = cost(line);
         said.usage(events);
@@ -115,13 +118,13 @@ impl Claude {
 fn init(line: &Value, events: &mut Vec<Event>) {
     events.push(Event::Model {
         dialect: "anthropic".to_owned(),
-        model: text(line, "/model").unwrap_or_default().to_owned(),
+        model: named(text(line, "/model")),
         scripted: false,
     });
-    for server in items(line, "/mcp_servers") {
-        let state = text(server, "/status").unwrap_or("unknown");
-        if !matches!(state, "connected" | "pending") {
-            let name = text(server, "/name").unwrap_or("unnamed");
+    for server in items(line, "/mcp_servers").take(MAX_SERVERS) {
+        let state = named(text(server, "/status").or(Some("unknown")));
+        if !matches!(state.as_str(), "connected" | "pending") {
+            let name = named(text(server, "/name"));
             events.push(Event::Notice { text: format!("the MCP server {name} is {state}") });
         }
     }
@@ -129,11 +132,11 @@ fn init(line: &Value, events: &mut Vec<Event>) {
 
 fn retry(line: &Value, events: &mut Vec<Event>) {
     let status = status(line, "/error_status");
-    let class = text(line, "/error").unwrap_or("unknown");
+    let class = named(text(line, "/error").or(Some("unknown")));
     events.push(Event::ModelRetry {
         attempt: u32::try_from(count(line, "/attempt")).unwrap_or(u32::MAX),
         wait_ms: number(line, "/retry_delay_ms"),
-        message: status.map_or_else(|| class.to_owned(), |status| format!("{class} ({status})")),
+        message: status.map_or_else(|| class.clone(), |status| format!("{class} ({status})")),
     });
 }
 

@@ -14,14 +14,21 @@ pub(crate) struct Codex {
     before: Used,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Used {
-    input: u64,
-    cached: u64,
-    output: u64,
+/// Tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Used {
+    /// What came from a cache included.
+    pub(crate) input: u64,
+    pub(crate) cached: u64,
+    pub(crate) output: u64,
 }
 
 impl Codex {
+    /// The thread has used this much before.
+    pub(crate) fn goes_on(&mut self, before: Used) {
+        self.before = before;
+    }
+
     pub(super) fn read(&mut self, line: &Value, said: &mut Said, events: &mut Vec<Event>) -> bool {
         match text(line, "/type") {
             Some("thread.started") => said.session("codex", text(line, "/thread_id"), events),

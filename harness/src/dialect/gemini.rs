@@ -6,7 +6,7 @@ use protocol::event::Event;
 use serde_json::Value;
 
 use super::{
-    Said, Told, say,
+    Said, Told, named, say,
     value::{content, count, text},
 };
 
@@ -32,7 +32,7 @@ impl Gemini {
         match kind {
             Some("init") => {
                 said.session("gemini", text(line, "/session_id"), events);
-                let model = text(line, "/model").unwrap_or_default().to_owned();
+                let model = named(text(line, "/model"));
                 events.push(Event::Model { dialect: "gemini".to_owned(), model, scripted: false });
             }
             // The prompt comes back as the user's message.

@@ -47,11 +47,13 @@ impl Opencode {
 
     fn step(&mut self, part: &Value, said: &mut Said, events: &mut Vec<Event>) {
         let cached = count(part, "/tokens/cache/read");
-        let used = count(part, "/tokens/input") + count(part, "/tokens/cache/write") + cached;
-        let output = count(part, "/tokens/output") + count(part, "/tokens/reasoning");
-        said.input_tokens += used;
-        said.cached_input_tokens += cached;
-        said.output_tokens += output;
+        let used = count(part, "/tokens/input")
+            .saturating_add(count(part, "/tokens/cache/write"))
+            .saturating_add(cached);
+        let output = count(part, "/tokens/output").saturating_add(count(part, "/tokens/reasoning"));
+        said.input_tokens = said.input_tokens.saturating_add(used);
+        said.cached_input_tokens = said.cached_input_tokens.saturating_add(cached);
+        said.output_tokens = said.output_tokens.saturating_add(output);
         if let Some(cost) = part.pointer("/cost").and_then(Value::as_f64) {
             said.cost_usd = Some(said.cost_usd.unwrap_or_default() + cost);
         }
@@ -62,7 +64,7 @@ impl Opencode {
                 said.ended(true, events);
             }
             Some("tool-calls") => said.end = None,
-            Some("unknown") if used + output == 0 => {
+            Some("unknown") if used == 0 && output == 0 => {
                 self.empty_steps += 1;
                 if self.empty_steps >= MAX_EMPTY_STEPS {
                     said.stuck = Some("its model's endpoint answers nothing, again and again");

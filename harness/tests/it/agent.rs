@@ -3,7 +3,7 @@
 use protocol::{
     event::{Event, Exit},
     failure::FailureReason as R,
-    spec::Endpoint,
+    spec::{Endpoint, HttpEndpoint},
 };
 use test_support::model::{Model, RESULT_TEXT, TEXT, TOOL_COMMAND};
 
@@ -172,6 +172,82 @@ async fn a_key_that_the_endpoint_repeats_is_not_handed_on() {
     let ((_, exit), ()) = tokio::join!(run.finish(), echo);
     assert_eq!(exit.reason, Some(R::AuthExpired));
     assert!(exit.message.contains("bearer [secret]"), "{}", exit.message);
+}
+
+/// Each dialect in each scenario: how it ends, how often the model was asked again, what it cost.
+#[tokio::test]
+async fn every_dialect_in_every_scenario() {
+    const SCENARIOS: [&str; 11] = [
+        "text",
+        "tool",
+        "rate-limit-once",
+        "error-once",
+        "unauthorized",
+        "quota",
+        "overloaded",
+        "rate-limit",
+        "error",
+        "reset",
+        "malformed",
+    ];
+    async fn one(dialect: fn(HttpEndpoint) -> Endpoint, scenario: &str, model: &Model) -> String {
+        let mut run = Run::model(model.base_url(scenario));
+        let Some(Endpoint::OpenaiChat(mut http)) = run.launch.harness.endpoint.take() else {
+            panic!()
+        };
+        if matches!(dialect(HttpEndpoint::default()), Endpoint::Anthropic(_)) {
+            http.base_url = model.root(scenario);
+        }
+        run.launch.harness.endpoint = Some(dialect(http));
+        let (events, exit) = run.finish().await;
+        let told = format!("{events:?}{exit:?}");
+        assert!(!told.contains("marked-key"), "{told}");
+        let last = match (answer(&events), exit.reason) {
+            (Some(text), None) if exit.success => text.to_owned(),
+            (None, Some(reason)) => reason.to_string(),
+            _ => panic!("{told}"),
+        };
+        let used = events.iter().rev().find_map(|event| match event {
+            Event::Usage { input_tokens, output_tokens, turns, .. } => {
+                Some(format!("; {input_tokens} + {output_tokens} tokens, {turns} turns"))
+            }
+            _ => None,
+        });
+        format!("{scenario}: {} retries; {last}{}", retries(&events), used.unwrap_or_default())
+    }
+    let mut all = Vec::new();
+    for dialect in [Endpoint::OpenaiChat, Endpoint::OpenaiResponses, Endpoint::Anthropic] {
+        let model = Model::start().await;
+        let runs = SCENARIOS.map(|scenario| one(dialect, scenario, &model));
+        all.push(futures_util::future::join_all(runs).await.join("\n"));
+    }
+    assert_eq!(all[0], all[1], "responses");
+    let expected = expect_test::expect![[r"
+        text: 0 retries; Hello from the model.; 11 + 7 tokens, 1 turns
+        tool: 0 retries; The tool has answered.; 22 + 14 tokens, 2 turns
+        rate-limit-once: 1 retries; Hello from the model.; 11 + 7 tokens, 1 turns
+        error-once: 1 retries; Hello from the model.; 11 + 7 tokens, 1 turns
+        unauthorized: 0 retries; auth_expired
+        quota: 0 retries; quota_exhausted
+        overloaded: 4 retries; rate_limit
+        rate-limit: 4 retries; rate_limit
+        error: 4 retries; network_error
+        reset: 4 retries; network_error
+        malformed: 4 retries; network_error"]];
+    expected.assert_eq(&all[0]);
+    let expected = expect_test::expect![[r"
+        text: 0 retries; Hello from the model.; 14 + 7 tokens, 1 turns
+        tool: 0 retries; The tool has answered.; 28 + 14 tokens, 2 turns
+        rate-limit-once: 1 retries; Hello from the model.; 14 + 7 tokens, 1 turns
+        error-once: 1 retries; Hello from the model.; 14 + 7 tokens, 1 turns
+        unauthorized: 0 retries; auth_expired
+        quota: 0 retries; quota_exhausted
+        overloaded: 4 retries; rate_limit
+        rate-limit: 4 retries; rate_limit
+        error: 4 retries; network_error
+        reset: 4 retries; network_error
+        malformed: 4 retries; network_error"]];
+    expected.assert_eq(&all[2]);
 }
 
 fn session(events: &[Event]) -> Option<String> {
