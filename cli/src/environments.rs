@@ -57,7 +57,7 @@ impl Ingredients {
                 .hint("name one with --image, such as debian:bookworm-slim")
         })?;
         let harness = self.command.map(|command| EnvironmentHarness {
-            kind: ProviderKind::Command,
+            kind: Some(ProviderKind::Command),
             command: Some(command),
             ..EnvironmentHarness::default()
         });

@@ -10,6 +10,7 @@ use control_plane::{Config as PlaneConfig, Plane};
 use protocol::{
     api::tokens::{CreateToken, TokenCreated, TokenKind},
     secret::Secret,
+    spec::ProviderKind,
 };
 use secrecy::{ExposeSecret, SecretString};
 use service::{clock::Clock, lifecycle::Lifecycle};
@@ -44,9 +45,11 @@ impl Stack {
     /// # Errors
     /// The plane cannot start: its address is taken, its database away, its configuration wrong.
     pub(crate) async fn start(
-        plane: PlaneConfig,
+        mut plane: PlaneConfig,
         mut worker: WorkerConfig,
     ) -> Result<Self, Failure> {
+        // The worker beside it has a model, or a script; the providers' command lines are not to be had everywhere.
+        plane.default_harness.get_or_insert(ProviderKind::Agent);
         let (listen, plane_life) = (plane.listen, Lifecycle::new());
         let given = (plane.admin_key.clone(), plane.admin_key_file.clone());
         let plane = Plane::start(plane, Clock::system(), plane_life.clone())

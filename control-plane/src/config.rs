@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context;
-use protocol::spec::Timeouts;
+use protocol::spec::{ProviderKind, Timeouts};
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -72,6 +72,12 @@ pub struct Config {
     pub allow_open: bool,
     /// The image of runs without an environment; without it such runs are refused. `OZ_DEFAULT_IMAGE`.
     pub default_image: Option<String>,
+    /// Who answers where neither a run nor its environment says: `claude` without it, or `codex`, `opencode`,
+    /// `gemini`, `agent`. `OZ_DEFAULT_HARNESS`.
+    pub default_harness: Option<ProviderKind>,
+    /// Whether workers keep what a run leaves for one that goes on with it; an environment may still say no.
+    /// `OZ_KEEP_SESSIONS`.
+    pub keep_sessions: bool,
     /// What stock workers mount at `/agent`; without it they are given nothing. `OZ_WORKER_SIDECAR_IMAGE`.
     pub worker_sidecar_image: Option<String>,
     /// `*`, one origin or a comma list; off without it. `OZ_CORS_ORIGIN`.
@@ -141,6 +147,8 @@ impl Default for Config {
             encryption_key_file: None,
             tenancy: Tenancy::default(),
             allow_open: false,
+            default_harness: None,
+            keep_sessions: core.keep_sessions,
             default_image: core.default_image,
             worker_sidecar_image: core.sidecar_image,
             cors_origin: None,
@@ -199,6 +207,8 @@ impl Config {
             heartbeat: Duration::from_millis(self.heartbeat_ms),
             claim_timeout: Duration::from_millis(self.claim_timeout_ms),
             max_attempts: self.max_attempts,
+            default_harness: self.default_harness.unwrap_or(Settings::default().default_harness),
+            keep_sessions: self.keep_sessions,
             default_image: self.default_image.clone(),
             sidecar_image: self.worker_sidecar_image.clone(),
             max_queued: self.max_queued_runs,

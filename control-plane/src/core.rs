@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use protocol::spec::Timeouts;
+use protocol::spec::{ProviderKind, Timeouts};
 use service::{clock::Clock, lifecycle::Lifecycle};
 
 use crate::{
@@ -30,6 +30,10 @@ pub struct Settings {
     pub max_attempts: u32,
     /// The longest wait before a second attempt; it doubles with each further one, up to a minute.
     pub retry_wait: Duration,
+    /// Who answers where neither a run nor its environment says.
+    pub default_harness: ProviderKind,
+    /// Whether workers keep what a run leaves for one that goes on with it.
+    pub keep_sessions: bool,
     /// For runs without an environment; without one such runs are refused.
     pub default_image: Option<String>,
     /// What stock workers mount at `/agent`; without one they are given nothing.
@@ -74,6 +78,8 @@ impl Default for Settings {
             claim_timeout: Duration::from_secs(30),
             max_attempts: 3,
             retry_wait: Duration::from_secs(2),
+            default_harness: ProviderKind::Claude,
+            keep_sessions: true,
             default_image: None,
             sidecar_image: None,
             max_queued: 10_000,

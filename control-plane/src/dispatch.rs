@@ -17,7 +17,7 @@ use crate::{
     environments,
     link::registry::{Connection, Dialect},
     reports,
-    runs::Snapshot,
+    runs::{RunServers, Snapshot},
     store::{
         Assignment, Calls, CancelCall, Claim, Claimant, Claimed, Report, Rotation, StoreError,
         bounded, from_json,
@@ -227,11 +227,16 @@ fn assignment(
 
 /// What one execution is to do, from the run's own copy of its environment.
 fn run_spec(core: &Core, run: &Assignment) -> Result<RunSpec, StoreError> {
-    let Snapshot { spec } = from_json(&run.snapshot, "run snapshot")?;
+    let Snapshot { mut spec, session } = from_json(&run.snapshot, "run snapshot")?;
     let env = match &run.environment_id {
-        Some(id) => environments::open_values(&core.sealer, id, run.env_sealed.as_deref())?,
+        Some(id) => {
+            environments::open_sealed(&core.sealer, id.as_str(), run.env_sealed.as_deref())?
+        }
         None => BTreeMap::new(),
     };
+    let sealed = run.mcp_sealed.as_deref();
+    let servers: RunServers = environments::open_sealed(&core.sealer, run.run_id.as_str(), sealed)?;
+    spec.harness.mcp_servers = servers.merged();
     Ok(RunSpec {
         run_id: run.run_id.clone(),
         execution_id: run.execution_id.clone(),
@@ -248,7 +253,7 @@ fn run_spec(core: &Core, run: &Assignment) -> Result<RunSpec, StoreError> {
         network: spec.network,
         timeouts: spec.timeouts.resolved(),
         artifacts: spec.artifacts,
-        session: None,
+        session,
     })
 }
 

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use protocol::{
+    api::environments::REDACTED,
     ids::{EnvironmentId, TenantId},
     retry::RetryPolicy,
     secret::Secret,
-    spec::{HarnessSpec, Network, Repo, Shape, Timeouts},
+    spec::{HarnessSpec, McpServer, Network, Repo, Shape, Timeouts},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     core::Core,
@@ -28,7 +29,7 @@ pub const MAX_TIMEOUT_SECS: u64 = 7 * 24 * 3_600;
 /// What every kept seal is bound to that belongs to no environment.
 const MARK: &str = "mark";
 
-/// Everything of an environment but its name and values; a run keeps a copy of it.
+/// Everything of an environment but its name, values and MCP servers; a run keeps a copy of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EnvironmentSpec {
@@ -36,7 +37,10 @@ pub struct EnvironmentSpec {
     pub docker_image: String,
     pub repos: Vec<Repo>,
     pub setup_commands: Vec<String>,
+    /// Without MCP servers: those are sealed beside it.
     pub harness: HarnessSpec,
+    /// Nobody chose the provider in `harness`: the plane's holds. Not so in what an older plane wrote.
+    pub open_harness: bool,
     pub shape: Shape,
     pub network: Network,
     /// What its author chose; the plane's defaults hold for the rest, and in a run's copy there is no rest.
@@ -47,6 +51,8 @@ pub struct EnvironmentSpec {
     pub retry: RetryPolicy,
     /// Only workers with all of these take its runs; sorted, each once.
     pub worker_tags: Vec<String>,
+    /// Whether workers keep what its runs leave; the plane's choice for `None`.
+    pub keep_sessions: Option<bool>,
 }
 
 /// Bounds of a run in seconds, as far as somebody chose them.
@@ -122,6 +128,7 @@ pub struct Environment {
     pub name: String,
     pub spec: EnvironmentSpec,
     pub env: BTreeMap<String, Secret>,
+    pub mcp: Servers,
     pub created_at: i64,
     pub updated_at: i64,
 }
@@ -134,7 +141,12 @@ pub struct NewEnvironment {
     pub global: bool,
     pub spec: EnvironmentSpec,
     pub env: BTreeMap<String, Secret>,
+    /// A value of [`REDACTED`] is the one the environment has already.
+    pub mcp: Servers,
 }
+
+/// MCP servers by name.
+pub type Servers = BTreeMap<String, McpServer>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EnvironmentError {
@@ -147,6 +159,9 @@ pub enum EnvironmentError {
     /// Every tenant could read its values.
     #[error("a global environment cannot hold env_vars")]
     GlobalWithValues,
+    /// A value is what stands for a hidden one, and there is no hidden one.
+    #[error("{0} is hidden here and not known; send the value itself")]
+    Hidden(String),
     #[error("there may be at most {0} environments")]
     TooMany(u32),
     #[error(transparent)]
@@ -183,6 +198,7 @@ pub async fn create(
     }
     let now = core.now();
     let id = EnvironmentId::from_uuid(uuid::Uuid::now_v7());
+    let new = NewEnvironment { mcp: reveal(new.mcp, &Servers::new())?, ..new };
     let environment = describe(scope, id, scope.owner().clone(), new, now, now)?;
     core.store.insert_environment(&to_row(&core.sealer, &environment)).await?;
     Ok(environment)
@@ -210,6 +226,8 @@ pub async fn update(
     new: NewEnvironment,
 ) -> Result<Environment, EnvironmentError> {
     let old = changeable(core, scope, id).await?;
+    let known = open_sealed(&core.sealer, old.id.as_str(), old.mcp_sealed.as_deref())?;
+    let new = NewEnvironment { mcp: reveal(new.mcp, &known)?, ..new };
     let environment = describe(scope, old.id, old.owner, new, old.created_at, core.now())?;
     core.store.update_environment(scope, &to_row(&core.sealer, &environment)).await?;
     Ok(environment)
@@ -243,11 +261,12 @@ fn describe(
     updated_at: i64,
 ) -> Result<Environment, EnvironmentError> {
     let global = new.global && scope.is_admin();
-    if global && !new.env.is_empty() {
+    let secret = |server: &McpServer| !secrets(server).is_empty();
+    if global && (!new.env.is_empty() || new.mcp.values().any(secret)) {
         return Err(EnvironmentError::GlobalWithValues);
     }
-    let NewEnvironment { name, spec, env, .. } = new;
-    Ok(Environment { id, owner, global, name, spec, env, created_at, updated_at })
+    let NewEnvironment { name, spec, env, mcp, .. } = new;
+    Ok(Environment { id, owner, global, name, spec, env, mcp, created_at, updated_at })
 }
 
 fn to_row(sealer: &Sealer, environment: &Environment) -> EnvironmentRow {
@@ -259,6 +278,8 @@ fn to_row(sealer: &Sealer, environment: &Environment) -> EnvironmentRow {
         spec: json(&environment.spec),
         env_sealed: (!environment.env.is_empty())
             .then(|| sealer.seal(environment.id.as_str(), json(&environment.env).as_bytes())),
+        mcp_sealed: (!environment.mcp.is_empty())
+            .then(|| sealer.seal(environment.id.as_str(), json(&environment.mcp).as_bytes())),
         created_at: environment.created_at,
         updated_at: environment.updated_at,
     }
@@ -267,7 +288,8 @@ fn to_row(sealer: &Sealer, environment: &Environment) -> EnvironmentRow {
 fn from_row(sealer: &Sealer, row: EnvironmentRow) -> Result<Environment, StoreError> {
     Ok(Environment {
         spec: from_json(&row.spec, "environment specification")?,
-        env: open_values(sealer, &row.id, row.env_sealed.as_deref())?,
+        env: open_sealed(sealer, row.id.as_str(), row.env_sealed.as_deref())?,
+        mcp: open_sealed(sealer, row.id.as_str(), row.mcp_sealed.as_deref())?,
         id: row.id,
         owner: row.owner,
         global: row.global,
@@ -277,14 +299,45 @@ fn from_row(sealer: &Sealer, row: EnvironmentRow) -> Result<Environment, StoreEr
     })
 }
 
-/// The values sealed for environment `id`.
-pub(crate) fn open_values(
+/// What a server is given that nobody else may see.
+pub(crate) fn secrets(server: &McpServer) -> &BTreeMap<String, Secret> {
+    match server {
+        McpServer::Stdio { env, .. } => env,
+        McpServer::Http { headers, .. } => headers,
+    }
+}
+
+pub(crate) fn secrets_mut(server: &mut McpServer) -> &mut BTreeMap<String, Secret> {
+    match server {
+        McpServer::Stdio { env, .. } => env,
+        McpServer::Http { headers, .. } => headers,
+    }
+}
+
+/// Puts what is known in the place of what was sent back hidden.
+fn reveal(mut servers: Servers, known: &Servers) -> Result<Servers, EnvironmentError> {
+    for (name, server) in &mut servers {
+        let known = known.get(name).map(secrets);
+        for (key, value) in secrets_mut(server) {
+            if value.expose() == REDACTED {
+                let found = known.and_then(|known| known.get(key));
+                let hidden =
+                    || EnvironmentError::Hidden(format!("harness.mcp_servers.{name}.{key}"));
+                *value = found.cloned().ok_or_else(hidden)?;
+            }
+        }
+    }
+    Ok(servers)
+}
+
+/// What was sealed for the row `id`; nothing where there is none.
+pub(crate) fn open_sealed<T: Default + DeserializeOwned>(
     sealer: &Sealer,
-    id: &EnvironmentId,
-    values: Option<&[u8]>,
-) -> Result<BTreeMap<String, Secret>, StoreError> {
-    let Some(values) = values else { return Ok(BTreeMap::new()) };
-    let unreadable = "environment values (is the encryption key the one they were sealed with?)";
-    let text = sealer.open(id.as_str(), values).map_err(|_| StoreError::Corrupt(unreadable))?;
+    id: &str,
+    kept: Option<&[u8]>,
+) -> Result<T, StoreError> {
+    let Some(kept) = kept else { return Ok(T::default()) };
+    let unreadable = "sealed values (is the encryption key the one they were sealed with?)";
+    let text = sealer.open(id, kept).map_err(|_| StoreError::Corrupt(unreadable))?;
     serde_json::from_slice(&text).map_err(|_| StoreError::Corrupt(unreadable))
 }

@@ -11,11 +11,13 @@ mod envelope;
 mod environments;
 mod error;
 mod events;
+mod evidence;
 mod extract;
 mod forms;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod limits;
+mod mcp;
 mod openapi;
 mod params;
 mod plane;
@@ -54,8 +56,11 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(runs::list::list_runs))
         .routes(routes!(runs::get_run))
         .routes(routes!(runs::cancel_run))
+        .routes(routes!(runs::followup::follow_up_run))
         .routes(routes!(why::explain_run))
         .routes(routes!(events::run_events))
+        .routes(routes!(evidence::get_run_summary))
+        .routes(routes!(evidence::get_run_event_lines))
         .routes(routes!(artifacts::list_run_artifacts))
         .routes(routes!(artifacts::get_artifact))
         .routes(routes!(artifacts::get_artifact_content))

@@ -9,6 +9,7 @@ pub mod counters;
 pub mod dispatch;
 mod entry;
 pub mod environments;
+pub mod evidence;
 pub mod feed;
 mod http;
 mod keys;

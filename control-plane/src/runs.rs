@@ -1,5 +1,6 @@
 //! The use cases of a run: submit, read, list, ask to stop, fetch what it left. States are not decided here.
 
+pub(crate) mod conversations;
 pub(crate) mod cursor;
 mod submit;
 
@@ -7,8 +8,9 @@ use std::collections::BTreeMap;
 
 use protocol::ids::{ArtifactUid, RunId};
 
-pub(crate) use self::submit::Snapshot;
+pub use self::conversations::last_run;
 pub use self::submit::{MAX_DEPTH, NewRun, SubmitError, Submitted, submit};
+pub(crate) use self::submit::{RunServers, Snapshot};
 pub use crate::store::{Attempt, Idempotency, Run, RunFilter, SortBy, StoredArtifact};
 use crate::{
     core::Core,

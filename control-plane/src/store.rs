@@ -6,6 +6,7 @@ mod attempts;
 mod cancels;
 mod claims;
 mod connections;
+mod conversations;
 mod drains;
 mod environments;
 mod events;
@@ -40,6 +41,7 @@ pub use self::{
     cancels::Cancelled,
     claims::{Assignment, Claim, Claimant, Claimed, Rotation},
     connections::{ConnectedRow, ConnectionRow},
+    conversations::Kept,
     drains::DrainRow,
     environments::EnvironmentRow,
     events::RunEvent,

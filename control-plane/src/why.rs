@@ -112,7 +112,12 @@ fn waiting(id: &RunId, run: &Standpoint, fleet: &Fleet, queue: &Queue, now: i64)
             _ => format!("ahead are {own} of its tenant's runs and {others} of others'"),
         };
         if taken >= slots {
-            let message = format!("{taken} of {slots} slots it may have are taken; {ahead}");
+            let host = run.placement.worker_host.as_deref().filter(|_| run.pinned);
+            let pinned = host.map_or(String::new(), |host| {
+                format!("; it waits for worker {host}, which keeps its conversation")
+            });
+            let message =
+                format!("{taken} of {slots} slots it may have are taken; {ahead}{pinned}");
             (WaitCode::WorkersFull, message)
         } else if own + others > 0 {
             (
@@ -154,13 +159,18 @@ fn cause(
     if run.not_before > now {
         return Some(later(run, now));
     }
-    if fleet.processes.is_empty() {
+    if fleet.processes.is_empty() && !run.pinned {
         return Some((WaitCode::NoWorker, "no worker is connected".to_owned()));
     }
     let host = run.placement.worker_host.as_deref();
     if let Some(host) = host.filter(|host| fleet.processes.iter().all(|one| one.worker_id != *host))
     {
-        let message = format!("it asks for worker {host}, which is not connected");
+        let whose = if run.pinned {
+            "it goes on with a conversation that is kept on worker"
+        } else {
+            "it asks for worker"
+        };
+        let message = format!("{whose} {host}, which is not connected");
         return Some((WaitCode::WorkerHostNotConnected, message));
     }
     if fitting.is_empty() {
@@ -172,7 +182,12 @@ fn cause(
     }
     if taking.is_empty() {
         let n = fitting.len();
-        let message = format!("all workers it may go to ({n}) are draining and take nothing new");
+        let message = match host.filter(|_| run.pinned) {
+            Some(host) => format!(
+                "it goes on with a conversation that is kept on worker {host}, which is draining and takes nothing new"
+            ),
+            None => format!("all workers it may go to ({n}) are draining and take nothing new"),
+        };
         return Some((WaitCode::WorkersDraining, message));
     }
     None

@@ -95,10 +95,11 @@ reasons! {
 }
 
 impl FailureReason {
-    /// Whether another attempt may end differently. A user's failure would mostly repeat itself; which failures
-    /// are tried again is the run's [`RetryPolicy`](crate::retry::RetryPolicy)'s to say.
+    /// Whether another attempt may end differently: a failure of ours or of the machine's, and what passes at a
+    /// model's vendor. A user's failure would mostly repeat itself; which failures are tried again is the run's
+    /// [`RetryPolicy`](crate::retry::RetryPolicy)'s to say.
     pub fn retryable(self) -> bool {
-        self.fault() == Fault::Platform
+        self.fault() == Fault::Platform || matches!(self, Self::RateLimit | Self::NetworkError)
     }
 
     /// `status_message.error_code` of the run: the Oz code where there is one (oz-api.md 1.1), our reason else.

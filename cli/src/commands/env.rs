@@ -173,7 +173,7 @@ fn show(env: &EnvironmentView, term: &mut Term) -> Result<(), Failure> {
     }
     facts.extend(env.setup_commands.0.iter().map(|command| ("setup", command.clone())));
     if let Some(harness) = &env.harness {
-        facts.push(("harness", harness.kind.as_str().to_owned()));
+        facts.extend(harness.kind.map(|kind| ("harness", kind.as_str().to_owned())));
         facts.extend(harness.command.iter().map(|command| ("command", command.clone())));
         facts.extend(harness.model_id.iter().map(|model| ("model", model.clone())));
     }

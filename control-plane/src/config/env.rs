@@ -3,7 +3,9 @@
 
 use std::{fmt::Display, str::FromStr};
 
+use protocol::spec::ProviderKind;
 use secrecy::SecretString;
+use serde::Deserialize;
 
 use super::{Config, ConfigError, Tenancy};
 
@@ -21,7 +23,7 @@ pub const VARIABLES: &[&str] = &{
 };
 
 // `OZ_LISTEN` stands before the port, so that the port wins whatever the order of the variables.
-const TABLE: [(&str, Set); 37] = [
+const TABLE: [(&str, Set); 39] = [
     ("OZ_LISTEN", |config, text| read(text).map(|address| config.listen = address)),
     ("OZ_CONTROL_PLANE_PORT", |config, text| read(text).map(|port| config.listen.set_port(port))),
     ("OZ_DATA_DIR", |config, text| {
@@ -49,6 +51,8 @@ const TABLE: [(&str, Set); 37] = [
     }),
     ("OZ_ALLOW_OPEN_TENANCY", |config, text| flag(text).map(|on| config.allow_open = on)),
     ("OZ_DEFAULT_IMAGE", |config, text| put(&mut config.default_image, text)),
+    ("OZ_DEFAULT_HARNESS", |config, text| provider(text).map(|one| config.default_harness = one)),
+    ("OZ_KEEP_SESSIONS", |config, text| flag(text).map(|on| config.keep_sessions = on)),
     ("OZ_WORKER_SIDECAR_IMAGE", |config, text| put(&mut config.worker_sidecar_image, text)),
     ("OZ_CORS_ORIGIN", |config, text| put(&mut config.cors_origin, text)),
     ("OZ_PUBLIC_URL", |config, text| put(&mut config.public_url, text)),
@@ -121,6 +125,12 @@ fn put(setting: &mut Option<String>, text: &str) -> Result<(), String> {
 fn put_secret(setting: &mut Option<SecretString>, text: &str) -> Result<(), String> {
     *setting = Some(SecretString::from(text.trim().to_owned()));
     Ok(())
+}
+
+/// A provider by its name.
+fn provider(text: &str) -> Result<Option<ProviderKind>, String> {
+    let name = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text.trim());
+    ProviderKind::deserialize(name).map(Some).map_err(|error| error.to_string())
 }
 
 /// The community plane's forms of yes, and their opposites.

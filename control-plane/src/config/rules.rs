@@ -1,6 +1,7 @@
 //! What settings may be, all of them at once. Every error names its setting.
 
 use axum::http::HeaderValue;
+use protocol::spec::ProviderKind;
 use secrecy::ExposeSecret;
 
 use super::{Config, ConfigError, Tenancy};
@@ -85,6 +86,10 @@ impl Config {
                 let rule = "must be like https://ozma.example.org, without a / at the end";
                 return Err(ConfigError::new("public_url", rule));
             }
+        }
+        if self.default_harness == Some(ProviderKind::Command) {
+            let rule = "command has no command line without an environment; name a provider";
+            return Err(ConfigError::new("default_harness", rule));
         }
         if self.data_dir.as_os_str().is_empty() {
             return Err(ConfigError::new("data_dir", "must not be empty"));

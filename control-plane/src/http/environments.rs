@@ -121,9 +121,11 @@ impl From<EnvironmentError> for ApiError {
             EnvironmentError::ReadOnly => {
                 Self::Forbidden("a global environment is changed by an admin only")
             }
-            EnvironmentError::GlobalWithValues => {
-                Self::invalid("env_vars", "must be empty: everyone can read a global environment")
-            }
+            EnvironmentError::GlobalWithValues => Self::invalid(
+                "env_vars",
+                "must be empty, and so must env and headers of harness.mcp_servers: everyone can use a global environment",
+            ),
+            EnvironmentError::Hidden(_) => Self::invalid("harness.mcp_servers", error.to_string()),
             EnvironmentError::TooMany(_) => Self::Busy(error.to_string()),
             EnvironmentError::Store(error) => Self::store(error, "environment"),
         }

@@ -29,6 +29,9 @@ pub(crate) enum ApiError {
     /// The state forbids it for the moment; the same request may succeed later.
     #[error("{0}")]
     Conflict(&'static str),
+    /// A conversation cannot go on now; `code` says why.
+    #[error("{rule}")]
+    Stuck { code: &'static str, rule: String, retryable: bool },
     #[error("{rule}")]
     Gone { rule: &'static str },
     /// It was there, and is kept no longer.
@@ -96,6 +99,7 @@ impl ApiError {
                 (S::NOT_FOUND, "resource_not_found", "Resource not found")
             }
             Self::Conflict(_) => (S::CONFLICT, "conflict", "Conflict"),
+            Self::Stuck { code, .. } => (S::CONFLICT, code, "Conflict"),
             Self::Gone { .. } => (S::BAD_REQUEST, "invalid_request", "Invalid request"),
             Self::Expired(_) => (S::GONE, "resource_not_found", "No longer kept"),
             Self::TooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "invalid_request", "Body too large"),
@@ -131,6 +135,7 @@ impl ApiError {
         let retryable = matches!(
             self,
             Self::Conflict(_)
+                | Self::Stuck { retryable: true, .. }
                 | Self::Busy(_)
                 | Self::Unavailable(_)
                 | Self::Full(_)

@@ -35,7 +35,7 @@ use crate::{
 
 const DEFAULT_LIMIT: u32 = 200;
 
-const EXPIRED: ApiError =
+pub(super) const EXPIRED: ApiError =
     ApiError::Expired("the events of this run are not kept any more; the run itself still is");
 
 /// A comment this often tells both ends that a quiet stream is alive.
@@ -134,7 +134,7 @@ fn line(event: RunEvent) -> Event {
     Event::default().id(view.seq.to_string()).event(view.kind).data(json)
 }
 
-fn view(event: RunEvent) -> EventView {
+pub(super) fn view(event: RunEvent) -> EventView {
     let RunEvent { seq, execution_id, at_ms, kind, data } = event;
     EventView { seq, at: Timestamp(at_ms), execution_id, kind, data }
 }

@@ -1,9 +1,6 @@
 //! Forms that several bodies share. Every refusal names the field it was given.
 
-use protocol::{
-    retry::{MAX_ATTEMPTS, RetryPolicy},
-    spec::ProviderKind,
-};
+use protocol::retry::{MAX_ATTEMPTS, RetryPolicy};
 
 use super::error::ApiError;
 use crate::environments::{Ceilings, MAX_TIMEOUT_SECS, TimeoutWishes};
@@ -12,6 +9,8 @@ use crate::environments::{Ceilings, MAX_TIMEOUT_SECS, TimeoutWishes};
 pub(crate) const MAX_LABEL_BYTES: usize = 200;
 
 const MAX_IMAGE_BYTES: usize = 512;
+
+const MAX_IDLE_MINUTES: u64 = 24 * 60;
 
 const MAX_TAGS: usize = 16;
 const MAX_TAG_BYTES: usize = 64;
@@ -146,16 +145,9 @@ pub(crate) fn is_variable(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// A provider this version drives.
-pub(crate) fn provider(field: &str, kind: ProviderKind) -> Result<(), ApiError> {
-    match kind {
-        ProviderKind::Agent | ProviderKind::Command => Ok(()),
-        ProviderKind::Claude
-        | ProviderKind::Codex
-        | ProviderKind::Opencode
-        | ProviderKind::Gemini => {
-            let rule = format!("{} is not available in this version", kind.as_str());
-            Err(ApiError::unsupported(field, rule))
-        }
-    }
+/// Minutes without a word, as seconds.
+pub(crate) fn idle(field: &str, minutes: Option<u32>) -> Result<Option<u64>, ApiError> {
+    let Some(minutes) = minutes.map(u64::from) else { return Ok(None) };
+    within(field, minutes, 1, MAX_IDLE_MINUTES)?;
+    Ok(Some(60 * minutes))
 }

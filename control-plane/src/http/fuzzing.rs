@@ -77,7 +77,7 @@ pub fn query(bytes: &[u8]) {
 pub fn run_body(bytes: &[u8]) {
     let Some(body) = body::<CreateRun>(bytes) else { return };
     drop(create::check::without_effect(&body));
-    match create::check::run(body, &HeaderMap::new(), Ceilings::default()) {
+    match create::check::run(body, &HeaderMap::new(), Ceilings::default(), None) {
         Ok(new) => {
             assert!(!new.prompt.trim().is_empty() && new.prompt.len() <= MAX_PROMPT_BYTES);
             assert!((-100..=100).contains(&new.priority) && new.metadata.len() <= 20);

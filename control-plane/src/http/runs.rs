@@ -1,6 +1,7 @@
 //! Runs: look at one, ask it to stop; and the parts of the Oz API that this version answers with nothing.
 
 pub(super) mod create;
+pub(super) mod followup;
 pub(super) mod list;
 mod view;
 

@@ -3,17 +3,19 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use protocol::{
+    ids::WorkerId,
     ids::{EnvironmentId, RunId},
     retry::RetryPolicy,
     run::RunState,
-    spec::{HarnessSpec, ProviderKind, Shape},
+    spec::{HarnessSpec, ProviderKind, SessionSpec, Shape},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     core::{Core, millis},
-    environments::{EnvironmentSpec, TimeoutWishes},
+    environments::{EnvironmentSpec, Servers, TimeoutWishes, open_sealed},
     placement::Placement,
+    runs::conversations::{self, GoingOn},
     scope::Scope,
     store::{Idempotency, InsertRun, Inserted, StoreError, json},
 };
@@ -55,6 +57,12 @@ pub struct NewRun {
     pub shape: Option<Shape>,
     pub metadata: BTreeMap<String, String>,
     pub parent_run_id: Option<RunId>,
+    /// The conversation it goes on with, by its own id or that of any of its runs.
+    pub conversation_id: Option<RunId>,
+    /// Beside the environment's, and before them. `None`: as in the conversation's last run.
+    pub mcp: Option<Servers>,
+    /// The environment's without it.
+    pub idle_secs: Option<u64>,
     /// `API` without one.
     pub source: Option<String>,
     pub idempotency: Option<Idempotency>,
@@ -65,6 +73,8 @@ pub struct NewRun {
 pub struct Submitted {
     pub run_id: RunId,
     pub state: RunState,
+    /// Its own id for a run that begins one.
+    pub conversation_id: RunId,
     /// No slot was free at the time; it waits.
     pub at_capacity: bool,
     /// An earlier request with the same key had made it.
@@ -84,6 +94,24 @@ pub enum SubmitError {
     TooDeep,
     #[error("this Idempotency-Key was used for another request")]
     IdempotencyMismatch,
+    #[error("no such conversation")]
+    UnknownConversation,
+    /// An administrator sees it, and it is another's workspace.
+    #[error("a conversation goes on by its owner's word only")]
+    ForeignConversation,
+    #[error("run {0} of this conversation is not over; wait for it, or cancel it")]
+    ConversationBusy(RunId),
+    #[error("this conversation is with {was}; begin a new run to ask {asked}")]
+    OtherProvider { was: &'static str, asked: &'static str },
+    #[error("nothing was kept of this conversation ({0}); begin a new run")]
+    NothingKept(&'static str),
+    #[error("worker {0} keeps this conversation, and no other can go on with it")]
+    OtherWorker(WorkerId),
+    /// It may come back.
+    #[error(
+        "worker {0} keeps this conversation and is not connected; start it, and ask again, or begin a new run"
+    )]
+    WorkerAway(WorkerId),
     /// As many runs as may wait do.
     #[error("{0} runs are waiting already")]
     QueueFull(u32),
@@ -98,6 +126,26 @@ pub enum SubmitError {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Snapshot {
     pub(crate) spec: EnvironmentSpec,
+    /// What its worker keeps, or has kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) session: Option<SessionSpec>,
+}
+
+/// The MCP servers of a run, sealed for its id.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct RunServers {
+    /// Its environment's at the time.
+    pub(crate) environment: Servers,
+    pub(crate) run: Servers,
+}
+
+impl RunServers {
+    /// All of them; of two with one name the run's.
+    pub(crate) fn merged(self) -> Servers {
+        let mut all = self.environment;
+        all.extend(self.run);
+        all
+    }
 }
 
 /// Stores a run and wakes dispatch.
@@ -107,9 +155,38 @@ pub async fn submit(core: &Core, scope: &Scope, new: NewRun) -> Result<Submitted
     if let Some(asked) = &new.idempotency
         && let Some(earlier) = core.store.earlier(scope.owner(), asked).await?
     {
-        return submitted(core, earlier);
+        let conversation = match &earlier {
+            Inserted::Run { id, .. } => Some(core.store.run(scope, id).await?.conversation_id),
+            _ => None,
+        };
+        return submitted(core, earlier, conversation);
     }
-    let (spec, env_sealed) = snapshot(core, scope, &new).await?;
+    let id = RunId::from_uuid(uuid::Uuid::now_v7());
+    let going_on = match &new.conversation_id {
+        Some(conversation) => {
+            let going_on = conversations::go_on(core, scope, conversation).await?;
+            going_on.check(core, &new).await?;
+            Some(going_on)
+        }
+        None => None,
+    };
+    let Copied { mut spec, env_sealed, environment } =
+        snapshot(core, scope, &new, going_on.as_ref()).await?;
+    let session = session(core, &mut spec, &id, going_on.as_ref());
+    let kept_run = going_on.as_ref().map(|one| one.servers.clone()).unwrap_or_default();
+    let servers = RunServers { environment, run: new.mcp.unwrap_or(kept_run) };
+    let mcp_sealed = (!servers.environment.is_empty() || !servers.run.is_empty())
+        .then(|| core.sealer.seal(id.as_str(), json(&servers).as_bytes()));
+    let placement = match going_on.as_ref().and_then(|one| one.kept.as_ref()) {
+        // It ran there before, whatever the tags say now.
+        Some(kept) => {
+            Placement { worker_host: Some(kept.worker_id.to_string()), ..Placement::default() }
+        }
+        None => Placement {
+            worker_host: new.worker_host.clone(),
+            worker_tags: spec.worker_tags.iter().cloned().collect(),
+        },
+    };
     if let Some(parent) = &new.parent_run_id {
         check_depth(core, scope, parent).await?;
     }
@@ -118,7 +195,7 @@ pub async fn submit(core: &Core, scope: &Scope, new: NewRun) -> Result<Submitted
     // It stands in lists and on terminals, of administrators too.
     let title = title.replace(char::is_control, " ");
     let insert = InsertRun {
-        id: RunId::from_uuid(uuid::Uuid::now_v7()),
+        id,
         owner: scope.owner().clone(),
         max_attempts: spec.retry.max_attempts.unwrap_or(core.settings.max_attempts).max(1),
         title,
@@ -129,37 +206,44 @@ pub async fn submit(core: &Core, scope: &Scope, new: NewRun) -> Result<Submitted
         source: new.source.unwrap_or_else(|| "API".to_owned()),
         environment_id: new.environment_id,
         model_id: new.model_id,
-        placement: Placement {
-            worker_host: new.worker_host.clone(),
-            worker_tags: spec.worker_tags.iter().cloned().collect(),
-        },
+        placement,
         worker_host: new.worker_host,
         priority: new.priority,
         queue_ms: spec.timeouts.queue_secs.map(|secs| millis(Duration::from_secs(secs))),
         retry: spec.retry.clone(),
         parent_run_id: new.parent_run_id,
-        snapshot: json(&Snapshot { spec }),
+        snapshot: json(&Snapshot { spec, session }),
         env_sealed,
+        mcp_sealed,
+        conversation_id: going_on.map(|one| one.id),
         idempotency: new.idempotency,
         max_queued: core.settings.max_queued,
         seen_since: now - millis(core.settings.stock_lease),
         now,
     };
-    submitted(core, core.store.insert_run(&insert).await?)
+    let conversation = insert.conversation_id.clone();
+    submitted(core, core.store.insert_run(&insert).await?, conversation)
 }
 
 /// The answer, and who has to know.
-fn submitted(core: &Core, inserted: Inserted) -> Result<Submitted, SubmitError> {
+fn submitted(
+    core: &Core,
+    inserted: Inserted,
+    conversation: Option<RunId>,
+) -> Result<Submitted, SubmitError> {
     match inserted {
         Inserted::Run { id, at_capacity, repeated } => {
             if !repeated {
                 core.counters.runs_submitted.add(1);
                 core.wake.queue();
             }
-            Ok(Submitted { run_id: id, state: RunState::Queued, at_capacity, repeated })
+            let conversation_id = conversation.unwrap_or_else(|| id.clone());
+            let state = RunState::Queued;
+            Ok(Submitted { run_id: id, state, conversation_id, at_capacity, repeated })
         }
         Inserted::KeyMismatch => Err(SubmitError::IdempotencyMismatch),
         Inserted::QueueFull(most) => Err(SubmitError::QueueFull(most)),
+        Inserted::Busy(open) => Err(SubmitError::ConversationBusy(open)),
     }
 }
 
@@ -182,21 +266,31 @@ fn check_texts(new: &NewRun) -> Result<(), SubmitError> {
     Ok(())
 }
 
+/// What a run takes of its environment.
+struct Copied {
+    spec: EnvironmentSpec,
+    env_sealed: Option<Vec<u8>>,
+    environment: Servers,
+}
+
 async fn snapshot(
     core: &Core,
     scope: &Scope,
     new: &NewRun,
-) -> Result<(EnvironmentSpec, Option<Vec<u8>>), SubmitError> {
-    let (mut spec, env_sealed) = match &new.environment_id {
-        Some(id) => {
-            let row = core.store.environment(scope, id).await.map_err(|error| match error {
-                StoreError::NotFound => SubmitError::UnknownEnvironment,
-                other => SubmitError::Store(other),
-            })?;
-            let spec = crate::store::from_json(&row.spec, "environment specification")?;
-            (spec, row.env_sealed)
-        }
-        None => (EnvironmentSpec::default(), None),
+    going_on: Option<&GoingOn>,
+) -> Result<Copied, SubmitError> {
+    let (mut spec, env_sealed, environment) = if let Some(id) = &new.environment_id {
+        let row = core.store.environment(scope, id).await.map_err(|error| match error {
+            StoreError::NotFound => SubmitError::UnknownEnvironment,
+            other => SubmitError::Store(other),
+        })?;
+        let spec: EnvironmentSpec =
+            crate::store::from_json(&row.spec, "environment specification")?;
+        let mcp = open_sealed(&core.sealer, id.as_str(), row.mcp_sealed.as_deref())?;
+        (spec, row.env_sealed, mcp)
+    } else {
+        let spec = EnvironmentSpec { open_harness: true, ..EnvironmentSpec::default() };
+        (spec, None, Servers::new())
     };
     if let Some(image) = &new.image {
         spec.docker_image.clone_from(image);
@@ -215,11 +309,31 @@ async fn snapshot(
     let settings = &core.settings;
     spec.timeouts = new.timeouts.or(spec.timeouts).settle(settings.timeouts, settings.ceilings);
     spec.retry = new.retry.clone().or(spec.retry);
-    let HarnessSpec { provider, model, base_prompt, .. } = &mut spec.harness;
-    *provider = new.provider.unwrap_or(*provider);
+    let HarnessSpec { provider, model, base_prompt, idle_secs, .. } = &mut spec.harness;
+    if std::mem::take(&mut spec.open_harness) {
+        *provider = settings.default_harness;
+    }
+    // A conversation is with whom it was begun.
+    *provider = going_on.map(|one| one.provider).or(new.provider).unwrap_or(*provider);
+    *idle_secs = new.idle_secs.or(*idle_secs);
     *model = new.model_id.clone().or(model.take());
     *base_prompt = new.base_prompt.clone().or(base_prompt.take());
-    Ok((spec, env_sealed))
+    Ok(Copied { spec, env_sealed, environment })
+}
+
+/// What its worker is to keep of a run, and to have kept.
+fn session(
+    core: &Core,
+    spec: &mut EnvironmentSpec,
+    id: &RunId,
+    going_on: Option<&GoingOn>,
+) -> Option<SessionSpec> {
+    let kept = going_on.and_then(|one| one.kept.as_ref());
+    spec.harness.resume = kept.and_then(|kept| kept.session_id.clone());
+    let keep = core.settings.keep_sessions && spec.keep_sessions.unwrap_or(true);
+    let keep = keep && spec.harness.provider != ProviderKind::Command;
+    let conversation_id = going_on.map_or(id, |one| &one.id).clone();
+    (keep || kept.is_some()).then(|| SessionSpec { conversation_id, resume: kept.is_some() })
 }
 
 /// The parent must be the caller's to see, and not too far below others.

@@ -107,6 +107,7 @@ pub struct Assignment {
     /// JSON: the environment as it was at the request.
     pub snapshot: String,
     pub env_sealed: Option<Vec<u8>>,
+    pub mcp_sealed: Option<Vec<u8>>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -119,6 +120,7 @@ struct Row {
     environment_id: Option<String>,
     snapshot: String,
     env_sealed: Option<Vec<u8>>,
+    mcp_sealed: Option<Vec<u8>>,
     attempt: i64,
     last_seq: i64,
     declines: i64,
@@ -327,7 +329,7 @@ impl Tx {
             query.push(
                 ") given where runs.id = given.id
                  returning runs.id, runs.execution_id, owner, title, prompt, environment_id, snapshot,
-                     env_sealed, attempt, last_seq, declines, reason, message",
+                     env_sealed, mcp_sealed, attempt, last_seq, declines, reason, message",
             );
             let query = query.build_query_as().persistent(takes.len() <= MAX_KEPT);
             query.fetch_all(db).await
@@ -432,6 +434,7 @@ impl Row {
             environment_id: optional(self.environment_id, "environment id")?,
             snapshot: self.snapshot,
             env_sealed: self.env_sealed,
+            mcp_sealed: self.mcp_sealed,
         })
     }
 }

@@ -20,6 +20,8 @@ pub struct EnvironmentRow {
     /// JSON, without values.
     pub spec: String,
     pub env_sealed: Option<Vec<u8>>,
+    /// Its MCP servers, sealed for it.
+    pub mcp_sealed: Option<Vec<u8>>,
     pub created_at: i64,
     pub updated_at: i64,
 }
@@ -32,6 +34,7 @@ struct Row {
     name: String,
     spec: String,
     env_sealed: Option<Vec<u8>>,
+    mcp_sealed: Option<Vec<u8>>,
     created_at: i64,
     updated_at: i64,
 }
@@ -47,6 +50,7 @@ impl TryFrom<Row> for EnvironmentRow {
             name: row.name,
             spec: row.spec,
             env_sealed: row.env_sealed,
+            mcp_sealed: row.mcp_sealed,
             created_at: row.created_at,
             updated_at: row.updated_at,
         })
@@ -56,8 +60,8 @@ impl TryFrom<Row> for EnvironmentRow {
 impl Store {
     pub async fn insert_environment(&self, row: &EnvironmentRow) -> Result<(), StoreError> {
         const SQL: &str = "insert into environments
-             (id, owner, global, name, spec, env_sealed, created_at, updated_at)
-             values ($1, $2, $3, $4, $5, $6, $7, $8)";
+             (id, owner, global, name, spec, env_sealed, created_at, updated_at, mcp_sealed)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
         let mut tx = self.begin().await?;
         on_tx!(&mut tx, |db| sqlx::query(SQL)
             .bind(row.id.as_str())
@@ -68,6 +72,7 @@ impl Store {
             .bind(&row.env_sealed)
             .bind(row.created_at)
             .bind(row.updated_at)
+            .bind(&row.mcp_sealed)
             .execute(db)
             .await
             .map(|_| ()))?;
@@ -80,7 +85,9 @@ impl Store {
         scope: &Scope,
         id: &EnvironmentId,
     ) -> Result<EnvironmentRow, StoreError> {
-        const SQL: &str = "select id, owner, global, name, spec, env_sealed, created_at, updated_at
+        const SQL: &str =
+            "select id, owner, global, name, spec, env_sealed, mcp_sealed, created_at,
+                 updated_at
              from environments
              where id = $1 and ($2 = 1 or global = 1 or owner = $3)";
         on_pool!(self, |db| sqlx::query_as::<_, Row>(SQL)
@@ -99,7 +106,9 @@ impl Store {
         scope: &Scope,
         limit: u32,
     ) -> Result<Vec<EnvironmentRow>, StoreError> {
-        const SQL: &str = "select id, owner, global, name, spec, env_sealed, created_at, updated_at
+        const SQL: &str =
+            "select id, owner, global, name, spec, env_sealed, mcp_sealed, created_at,
+                 updated_at
              from environments
              where ($1 = 1 or global = 1 or owner = $2)
              order by updated_at desc, id desc limit $3";
@@ -112,7 +121,8 @@ impl Store {
                 .bind(i64::from(limit))
                 .fetch(db);
             while let Some(row) = rows.try_next().await? {
-                bytes += row.spec.len() + row.env_sealed.as_ref().map_or(0, Vec::len);
+                let sealed = [&row.env_sealed, &row.mcp_sealed].into_iter().flatten();
+                bytes += row.spec.len() + sealed.map(Vec::len).sum::<usize>();
                 listed.push(EnvironmentRow::try_from(row)?);
                 if bytes > MAX_LIST_BYTES {
                     break;
@@ -135,7 +145,8 @@ impl Store {
         row: &EnvironmentRow,
     ) -> Result<(), StoreError> {
         const SQL: &str = "update environments
-             set global = $4, name = $5, spec = $6, env_sealed = $7, updated_at = $8
+             set global = $4, name = $5, spec = $6, env_sealed = $7, updated_at = $8,
+                 mcp_sealed = $9
              where id = $1 and ($2 = 1 or (owner = $3 and global = 0))";
         let mut tx = self.begin().await?;
         let changed = on_tx!(&mut tx, |db| sqlx::query(SQL)
@@ -147,6 +158,7 @@ impl Store {
             .bind(&row.spec)
             .bind(&row.env_sealed)
             .bind(row.updated_at)
+            .bind(&row.mcp_sealed)
             .execute(db)
             .await
             .map(|done| done.rows_affected()))?;

@@ -1,10 +1,10 @@
 //! Taking events in by batch. What a container sends is not trusted: kinds are checked, the plane's own kind
 //! cannot be forged, and everything has a bound.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use protocol::{
-    event::{Event, EventLine, EventSource, Phase},
+    event::{Event, EventLine, EventSource, Exit, Phase},
     ids::{ExecutionId, RunId},
     limits::{MAX_EVENTS, MAX_OUTPUT_BYTES, MAX_SIDECAR_LINE_BYTES},
     run::{Fact, RunState},
@@ -15,6 +15,7 @@ use super::{
     group::{Concerned, Group, Ingest},
     transitions::Change,
 };
+use crate::core::millis;
 
 /// Data of one execution's events, in bytes of JSON. At the bound what comes after is thrown away, with one
 /// `truncated` event. The sidecar stops long before; this is for one that does not.
@@ -22,6 +23,12 @@ const MAX_STORED_BYTES: u64 = 2 * MAX_OUTPUT_BYTES;
 
 /// What is kept of an answer on the run itself; the event has all of it.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
+
+/// Longest name of a provider's for a conversation, in bytes; a longer one is not remembered.
+const MAX_SESSION_BYTES: usize = 128;
+
+/// No vendor holds up the next attempt for longer, whatever it asks for.
+const MAX_RETRY_AFTER: Duration = Duration::from_mins(15);
 
 /// The end of the year 9999: what a date can still be written of.
 const MAX_TIME_MS: i64 = 253_402_300_799_999;
@@ -186,6 +193,21 @@ impl<'a> Concerned<'_, 'a> {
                     self.head.touch();
                 }
             }
+            "session" => {
+                if let Some(Event::Session { session_id, .. }) = line.event()
+                    && is_session(&session_id)
+                {
+                    self.head.session_id = Some(session_id);
+                    self.head.touch();
+                }
+            }
+            "exit" => {
+                if let Some(Event::Exit(Exit { retry_after_ms: Some(wait), .. })) = line.event() {
+                    let wait = i64::try_from(wait).unwrap_or(i64::MAX);
+                    self.head.not_before = now + wait.min(millis(MAX_RETRY_AFTER));
+                    self.head.touch();
+                }
+            }
             kind if !well_formed(kind) => return Ok(()),
             _ => {}
         }
@@ -229,6 +251,13 @@ impl ExecutionRow {
             None => told,
         })
     }
+}
+
+/// What a provider's name for a conversation may look like: it becomes an argument of the provider's command line.
+fn is_session(id: &str) -> bool {
+    (1..=MAX_SESSION_BYTES).contains(&id.len())
+        && !id.starts_with('-')
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
 }
 
 /// What a kind may look like; it becomes a line of a stream.

@@ -158,6 +158,9 @@ impl Group<'_> {
                 retry.wait_ms(held.row.attempt)
             };
             change.not_before = *now + wait_ms;
+            if change.reason == Some(FailureReason::RateLimit) {
+                change.not_before = change.not_before.max(head.not_before);
+            }
             head.advance(fact, &change, *now, events)?;
             (measured.reason, measured.ran_ms) = (change.reason, head.ran_ms());
             held.row.ending = Some(ending);

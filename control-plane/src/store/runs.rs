@@ -18,7 +18,8 @@ macro_rules! run_columns {
         "id, owner, state, cancelling, attempt, max_attempts, execution_id, worker_id, title, name,
          prompt, config, metadata, source, environment_id, model_id, worker_host, parent_run_id,
          created_at, updated_at, started_at, ended_at, last_seq, phases, reason,
-         message, answer, exit_code, peak_memory_bytes, priority, not_before, queue_until"
+         message, answer, exit_code, peak_memory_bytes, priority, not_before, queue_until,
+         conversation_id, session_id"
     };
 }
 pub(super) use run_columns;
@@ -69,6 +70,10 @@ pub struct Run {
     pub next_attempt_at: Option<i64>,
     /// While it waits, until when it may.
     pub queue_until: Option<i64>,
+    /// The id of the conversation's first run; its own for that one.
+    pub conversation_id: RunId,
+    /// The provider's own name for the conversation, once it said one.
+    pub session_id: Option<String>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -105,6 +110,8 @@ pub(super) struct Row {
     priority: i64,
     not_before: i64,
     queue_until: Option<i64>,
+    conversation_id: Option<String>,
+    session_id: Option<String>,
 }
 
 impl Row {
@@ -121,8 +128,12 @@ impl TryFrom<Row> for Run {
     fn try_from(row: Row) -> Result<Self, StoreError> {
         let small = |n: i64| u32::try_from(n).map_err(|_| StoreError::Corrupt("run attempt"));
         let queued = row.state == RunState::Queued.as_str();
+        let id: RunId = parse(&row.id, "run id")?;
+        let conversation = optional(row.conversation_id, "conversation id")?;
         Ok(Self {
-            id: parse(&row.id, "run id")?,
+            conversation_id: conversation.unwrap_or_else(|| id.clone()),
+            session_id: row.session_id,
+            id,
             owner: parse(&row.owner, "run owner")?,
             state: parse(&row.state, "run state")?,
             cancelling: row.cancelling == 1,

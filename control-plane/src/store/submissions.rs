@@ -52,6 +52,10 @@ pub struct InsertRun {
     pub snapshot: String,
     /// Its values, sealed for `environment_id`.
     pub env_sealed: Option<Vec<u8>>,
+    /// Its MCP servers, sealed for its id.
+    pub mcp_sealed: Option<Vec<u8>>,
+    /// The conversation it goes on with, which must have nothing under way.
+    pub conversation_id: Option<RunId>,
     pub idempotency: Option<Idempotency>,
     /// Runs of an owner without a limit of its own that may wait; 0 for no bound.
     pub max_queued: u32,
@@ -69,6 +73,8 @@ pub enum Inserted {
     KeyMismatch,
     /// As many as may wait do: so many.
     QueueFull(u32),
+    /// Another run of its conversation is not over.
+    Busy(RunId),
 }
 
 /// What the writer remembers between groups, so that a submission need not count what waits each time. It is
@@ -165,6 +171,8 @@ pub(super) struct Arrivals<'a, 'm> {
     earlier: HashMap<(&'a TenantId, &'a str), Earlier>,
     /// How many of each owner may wait, and how many more of them there is room for.
     room: HashMap<&'a TenantId, (u32, i64)>,
+    /// The run under way of each conversation that has one.
+    open: HashMap<&'a RunId, RunId>,
     new: Vec<New<'a>>,
 }
 
@@ -186,13 +194,24 @@ impl<'a, 'm> Arrivals<'a, 'm> {
                  select 1 from runs where owner = $1 and state = 'QUEUED'
                  limit coalesce((select max_queued from own), $2)) waiting)";
         memory.refresh();
-        let mut this = Self { memory, earlier: HashMap::new(), room: HashMap::new(), new: vec![] };
+        let mut this = Self {
+            memory,
+            earlier: HashMap::new(),
+            room: HashMap::new(),
+            open: HashMap::new(),
+            new: vec![],
+        };
         for ask in asks {
             let Ask::Insert(new) = ask else { continue };
             if let Some(key) = &new.idempotency
                 && let Some(earlier) = tx.earlier(&new.owner, key).await?
             {
                 this.earlier.insert((&new.owner, &key.key), earlier);
+            }
+            if let Some(conversation) = &new.conversation_id
+                && let Some(open) = tx.open_run(conversation).await?
+            {
+                this.open.insert(conversation, open);
             }
             if this.room.contains_key(&new.owner) {
                 continue;
@@ -243,11 +262,19 @@ impl<'a, 'm> Arrivals<'a, 'm> {
         {
             return key.answer(earlier.clone());
         }
+        if let Some(conversation) = &new.conversation_id
+            && let Some(open) = self.open.get(conversation)
+        {
+            return Ok(Inserted::Busy(open.clone()));
+        }
         let (most, room) = self.room.entry(&new.owner).or_default();
         if *room <= 0 {
             return Ok(Inserted::QueueFull(*most));
         }
         *room -= 1;
+        if let Some(conversation) = &new.conversation_id {
+            self.open.insert(conversation, new.id.clone());
+        }
         if let Some(queue) = self.memory.queues.get_mut(&new.owner) {
             queue.added += 1;
         }
@@ -288,19 +315,19 @@ impl Tx {
             "with v(id, owner, state, max_attempts, title, name, prompt, config, metadata, source,
                     environment_id, model_id, worker_host, parent_run_id, snapshot, env_sealed,
                     idempotency_key, request_hash, at_capacity, created_at, placement, priority,
-                    queue_ms, queue_until, retry) as (values ",
-            25,
+                    queue_ms, queue_until, retry, mcp_sealed, conversation_id) as (values ",
+            27,
             ") insert into runs
              (id, owner, state, cancelling, version, attempt, max_attempts, title, name, prompt,
               config, metadata, source, environment_id, model_id, worker_host, parent_run_id,
               snapshot, env_sealed, idempotency_key, request_hash, at_capacity, created_at,
               updated_at, queued_at, not_before, last_seq, phases, placement, priority, queue_ms,
-              queue_until, retry)
+              queue_until, retry, mcp_sealed, conversation_id)
              select id, owner, state, 0, 1, 0, max_attempts, title, name, prompt,
               config, metadata, source, environment_id, model_id, worker_host, parent_run_id,
               snapshot, env_sealed, idempotency_key, request_hash, at_capacity, created_at,
               created_at, created_at, created_at, 1, '{}', placement, priority, queue_ms,
-              queue_until, retry
+              queue_until, retry, mcp_sealed, conversation_id
              from v where id is not null",
         );
         static METADATA: Values = Values::new(
@@ -335,7 +362,9 @@ impl Tx {
             .bind(new.map(|n| i64::from(n.run.priority)))
             .bind(new.and_then(|n| n.run.queue_ms))
             .bind(new.and_then(|n| n.run.queue_ms.map(|ms| n.run.now.saturating_add(ms))))
-            .bind(new.map(|n| json(&n.run.retry))));
+            .bind(new.map(|n| json(&n.run.retry)))
+            .bind(new.and_then(|n| n.run.mcp_sealed.as_deref()))
+            .bind(new.and_then(|n| n.run.conversation_id.as_ref().map(RunId::as_str))));
         let metadata: Vec<_> = runs
             .iter()
             .flat_map(|new| new.run.metadata.iter().map(|(key, value)| (&new.run.id, key, value)))

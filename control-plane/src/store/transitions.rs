@@ -34,12 +34,15 @@ pub(crate) struct Head {
     updated_at: i64,
     /// The provider's answer, should there be a new one.
     pub(super) answer: Option<String>,
+    /// The provider's name for the conversation, should it say one.
+    pub(super) session_id: Option<String>,
     pub(crate) attempt: i64,
     pub(crate) max_attempts: i64,
     pub(crate) execution_id: Option<ExecutionId>,
     worker_id: Option<WorkerId>,
     queued_at: i64,
-    not_before: i64,
+    /// When it may be claimed; while it is under way, what its provider asks for should it be tried again.
+    pub(super) not_before: i64,
     /// How long one wait may last, and until when the present one may.
     queue_ms: Option<i64>,
     queue_until: Option<i64>,
@@ -127,6 +130,7 @@ impl Head {
             changed: false,
             updated_at: run.now,
             answer: None,
+            session_id: None,
             attempt: 0,
             max_attempts: i64::from(run.max_attempts),
             execution_id: None,
@@ -174,6 +178,7 @@ impl TryFrom<Row> for Head {
             changed: false,
             updated_at: row.updated_at,
             answer: None,
+            session_id: None,
             attempt: row.attempt,
             max_attempts: row.max_attempts,
             execution_id: optional(row.execution_id, "execution id")?,
@@ -291,8 +296,9 @@ impl Tx {
         static WRITE: Values = Values::new(
             "with v(id, seen, state, cancelling, attempt, execution_id, worker_id, queued_at,
                     not_before, queue_until, started_at, ended_at, last_seq, phases, reason,
-                    message, exit_code, peak_memory_bytes, updated_at, answer, declines) as (values ",
-            21,
+                    message, exit_code, peak_memory_bytes, updated_at, answer, declines,
+                    session_id) as (values ",
+            22,
             ") update runs
              set state = v.state, cancelling = v.cancelling, attempt = v.attempt,
                  execution_id = v.execution_id, worker_id = v.worker_id, queued_at = v.queued_at,
@@ -301,6 +307,7 @@ impl Tx {
                  phases = v.phases, reason = v.reason, message = v.message,
                  exit_code = v.exit_code, peak_memory_bytes = v.peak_memory_bytes,
                  updated_at = v.updated_at, answer = coalesce(v.answer, runs.answer), declines = v.declines,
+                 session_id = coalesce(v.session_id, runs.session_id),
                  version = runs.version + 1
              from v where runs.id = v.id and runs.version = v.seen",
         );
@@ -325,7 +332,8 @@ impl Tx {
             .bind(head.and_then(|h| h.peak_memory_bytes.map(signed)))
             .bind(head.map(|h| h.updated_at))
             .bind(head.and_then(|h| h.answer.as_deref()))
-            .bind(head.map(|h| h.declines)));
+            .bind(head.map(|h| h.declines))
+            .bind(head.and_then(|h| h.session_id.as_deref())));
         if written == heads.len() as u64 { Ok(()) } else { Err(StoreError::Conflict) }
     }
 }

@@ -37,6 +37,8 @@ pub struct Standpoint {
     pub worker_id: Option<WorkerId>,
     pub started_at: Option<i64>,
     pub ended_at: Option<i64>,
+    /// It goes on with a conversation that the worker it asks for keeps.
+    pub pinned: bool,
 }
 
 /// A worker process that is connected to some plane.
@@ -85,6 +87,7 @@ struct Row {
     worker_id: Option<String>,
     started_at: Option<i64>,
     ended_at: Option<i64>,
+    pinned: i64,
 }
 
 impl Store {
@@ -93,7 +96,7 @@ impl Store {
     pub async fn standpoint(&self, scope: &Scope, id: &RunId) -> Result<Standpoint, StoreError> {
         const SQL: &str = "select owner, state, cancelling, priority, placement, created_at, queued_at,
                  updated_at, not_before, queue_until, attempt, declines, reason, worker_id, started_at,
-                 ended_at
+                 ended_at, cast(case when conversation_id is null then 0 else 1 end as bigint) as pinned
              from runs where id = $1 and ($2 = 1 or owner = $3)";
         let row: Option<Row> = on_pool!(self, |db| sqlx::query_as(SQL)
             .bind(id.as_str())
@@ -119,6 +122,7 @@ impl Store {
             worker_id: optional(row.worker_id, "worker id")?,
             started_at: row.started_at,
             ended_at: row.ended_at,
+            pinned: row.pinned == 1,
         })
     }
 

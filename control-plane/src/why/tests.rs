@@ -27,6 +27,7 @@ fn run(owner: &str, host: Option<&str>, wished: &[&str]) -> Standpoint {
         worker_id: None,
         started_at: None,
         ended_at: None,
+        pinned: false,
     }
 }
 

@@ -82,6 +82,7 @@ async fn a_run_reads_as_the_sdks_expect() {
               "artifacts": [],
               "attempt": 0,
               "cancelling": false,
+              "conversation_id": "…",
               "created_at": "…",
               "execution_location": "REMOTE",
               "is_run_type_cancellable": true,

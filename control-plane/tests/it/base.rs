@@ -194,7 +194,7 @@ pub(crate) fn new_environment(name: &str, env: &[(&str, &str)]) -> NewEnvironmen
     let env: BTreeMap<_, _> =
         env.iter().map(|(key, value)| ((*key).to_owned(), Secret::new(*value))).collect();
     let spec = EnvironmentSpec { docker_image: "shop:1".to_owned(), ..EnvironmentSpec::default() };
-    NewEnvironment { name: name.to_owned(), global: false, spec, env }
+    NewEnvironment { name: name.to_owned(), global: false, spec, env, mcp: BTreeMap::new() }
 }
 
 /// The run, once it is in this state.

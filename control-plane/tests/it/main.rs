@@ -6,6 +6,7 @@ mod api;
 mod auth;
 mod base;
 mod connections;
+mod conversations;
 mod dispatch;
 mod drains;
 mod edge;

@@ -1,9 +1,11 @@
 //! `AmbientAgentConfig`: how one run differs from its environment (oz-api.md 1.3). Unknown fields are tolerated.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::retry::RetryPolicy;
+use crate::{retry::RetryPolicy, secret::Secret};
 
 /// What a run asks for. Every field may be absent; the environment's or the plane's default holds then.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -51,12 +53,13 @@ pub struct AgentConfig {
     /// Accepted, without effect in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub computer_use_enabled: Option<bool>,
-    /// Accepted, without effect in this version.
+    /// Minutes without a word after which the provider is stopped: 1 to 1440; the environment's without it, else 30.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout_minutes: Option<u32>,
-    /// Not supported in this version: answered with 422 unless absent or empty.
+    /// Servers of further tools by name, beside the environment's; one of the same name wins over it. Names are 1
+    /// to 64 of `[A-Za-z0-9_-]`. Values of `env` and `headers` are stored encrypted and shown as `<redacted>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<BTreeMap<String, McpServerBody>>))]
     pub mcp_servers: Option<Value>,
     /// Not supported in this version: answered with 422 unless absent or empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,7 +85,8 @@ pub struct AgentConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RunHarness {
-    /// `agent` or `command`; `oz` or absent: the environment's, else `agent`.
+    /// `claude`, `codex`, `opencode`, `gemini`, `agent` or `command`; `oz` or absent: the environment's, else the
+    /// plane's (`OZ_DEFAULT_HARNESS`).
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Wins over `config.model_id`.
@@ -91,4 +95,33 @@ pub struct RunHarness {
     /// Accepted, without effect in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning_level: Option<String>,
+}
+
+/// A server that speaks the Model Context Protocol, as run configurations and environments write it: exactly one of
+/// `command` and `url`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct McpServerBody {
+    /// A program started in the container, spoken to over its standard streams.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// Stored encrypted; shown as `<redacted>`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, String>))]
+    pub env: BTreeMap<String, Secret>,
+    /// Streamable HTTP at this address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Stored encrypted; shown as `<redacted>`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, String>))]
+    pub headers: BTreeMap<String, Secret>,
+    /// `stdio` or `http`, as other programs write it; it follows from the rest.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Not supported: answered with 422 unless absent or empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warp_id: Option<String>,
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    config::McpServerBody,
     texts::{Lines, Repos},
     time::Timestamp,
 };
@@ -73,6 +74,10 @@ pub struct EnvironmentBody {
     /// Paths below the workspace, `*` and `**` allowed, kept as `FILE` artifacts when a run ends.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<String>,
+    /// Whether workers keep what its runs leave for a while, so that a conversation can go on. Without it they do;
+    /// where the plane says no (`OZ_KEEP_SESSIONS`), they never do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_sessions: Option<bool>,
     /// For everyone; by an admin only, and without `env_vars`. A tenant's wish is ignored, as the community plane does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub global: Option<bool>,
@@ -107,8 +112,9 @@ pub struct InstanceShape {
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EnvironmentHarness {
-    #[serde(default, rename = "type")]
-    pub kind: ProviderKind,
+    /// Without it the plane's (`OZ_DEFAULT_HARNESS`).
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<ProviderKind>,
     /// The shell command line, for `command`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
@@ -121,6 +127,17 @@ pub struct EnvironmentHarness {
     pub max_turns: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u64>,
+    /// What the provider calls a model that runs ask for by another name; others keep theirs. At most 100, each of
+    /// at most 200 bytes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub model_map: BTreeMap<String, String>,
+    /// Minutes without a word after which the provider is stopped: 1 to 1440, 30 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_minutes: Option<u32>,
+    /// Servers of further tools, by a name of 1 to 64 of `[A-Za-z0-9_-]`. A value that is sent back as `<redacted>`
+    /// stays what it was.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mcp_servers: BTreeMap<String, McpServerBody>,
 }
 
 /// One environment.
@@ -158,6 +175,8 @@ pub struct EnvironmentView {
     pub network: Network,
     #[serde(default)]
     pub artifacts: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_sessions: Option<bool>,
     pub scope: EnvironmentScope,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,

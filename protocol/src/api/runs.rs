@@ -54,7 +54,8 @@ pub struct CreateRun {
     /// Not supported in this version: answered with 422 unless absent or empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skill: Option<String>,
-    /// Not supported in this version: answered with 422 unless absent or empty.
+    /// Goes on with this conversation: its workspace and the provider's session, on the worker that has them. What
+    /// `config` leaves open is as in its last run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conversation_id: Option<String>,
     /// Not supported in this version: answered with 422 unless absent or empty.
@@ -77,6 +78,37 @@ pub struct RunCreated {
     pub run_id: RunId,
     /// Equal to `run_id`; for older clients.
     pub task_id: RunId,
+    pub state: RunState,
+    /// No worker has a free slot for it now.
+    #[serde(default)]
+    pub at_capacity: bool,
+}
+
+/// The body of `POST /agent/runs/{run_id}/followups`. Unknown fields are tolerated, and named in the response header
+/// `x-ozma-ignored`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "openapi",
+    derive(utoipa::ToSchema),
+    schema(example = json!({"message": "Now add a test for it"}))
+)]
+pub struct Followup {
+    /// What the agent is to do next; required, at most 1 MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// `normal`. Others are not supported in this version and answered with 422.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+}
+
+/// A conversation goes on in this run; the SDKs ignore the body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FollowupCreated {
+    pub run_id: RunId,
+    /// Equal to `run_id`.
+    pub task_id: RunId,
+    pub conversation_id: RunId,
     pub state: RunState,
     /// No worker has a free slot for it now.
     #[serde(default)]
@@ -106,6 +138,12 @@ pub struct RunItem {
     pub artifacts: Vec<ArtifactItem>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_run_id: Option<RunId>,
+    /// The conversation it belongs to: the id of its first run, its own for a run that began one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation_id: Option<RunId>,
+    /// The provider's own name for the conversation, where that is a UUID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<BTreeMap<String, String>>,
     /// `API`, `CLI`, …

@@ -13,7 +13,11 @@ use protocol::{
 use super::repos;
 use crate::{
     environments::{Ceilings, EnvironmentSpec, NewEnvironment, TimeoutWishes},
-    http::{error::ApiError, forms},
+    http::{
+        error::ApiError,
+        forms,
+        mcp::{self, Hidden},
+    },
 };
 
 // Together these stay far below a frame of the link, which carries all of them and a prompt.
@@ -25,6 +29,8 @@ const MAX_VALUES_BYTES: usize = 1 << 20;
 const MAX_ARTIFACTS: usize = 100;
 const MAX_PATH_BYTES: usize = 1_024;
 const MAX_COMMAND_BYTES: usize = 64 << 10;
+
+const MAX_MODELS: usize = 100;
 
 const MAX_VCPUS: f64 = 256.0;
 const MAX_MEMORY_GB: f64 = 4_096.0;
@@ -40,6 +46,8 @@ pub(in crate::http) fn environment(
         setup_secs: body.setup_timeout_secs,
         run_secs: body.timeout_secs,
     };
+    let mut body_harness = body.harness.unwrap_or_default();
+    let mcp = std::mem::take(&mut body_harness.mcp_servers);
     let commands = body.setup_commands.0;
     let total: usize = commands.iter().map(String::len).sum();
     if commands.len() > MAX_COMMANDS || total > MAX_COMMANDS_BYTES {
@@ -54,18 +62,21 @@ pub(in crate::http) fn environment(
         name: forms::label("name", &body.name)?,
         global: body.global == Some(true) || body.scope == Some(EnvironmentScope::Global),
         env: values(body.env_vars)?,
+        mcp: mcp::servers("harness.mcp_servers", mcp, Hidden::Known)?,
         spec: EnvironmentSpec {
             description: None,
             docker_image: forms::image("docker_image", &body.docker_image)?,
             repos: repos::repos(body.repos.0)?,
             setup_commands: commands,
-            harness: body.harness.map(harness).transpose()?.unwrap_or_default(),
+            open_harness: body_harness.kind.is_none(),
+            harness: harness(body_harness)?,
             shape: body.instance_shape.map(shape).transpose()?.unwrap_or_default(),
             network: body.network,
             timeouts: forms::timeouts("", wishes, ceilings)?,
             artifacts: artifacts(body.artifacts)?,
             retry: forms::retry("retry", body.retry)?,
             worker_tags: forms::tags("worker_tags", body.worker_tags)?,
+            keep_sessions: body.keep_sessions,
         },
     })
 }
@@ -96,12 +107,11 @@ fn values(values: BTreeMap<String, Secret>) -> Result<BTreeMap<String, Secret>, 
 }
 
 fn harness(body: EnvironmentHarness) -> Result<HarnessSpec, ApiError> {
-    forms::provider("harness.type", body.kind)?;
     match (body.kind, &body.command) {
-        (ProviderKind::Command, Some(command)) => {
+        (Some(ProviderKind::Command), Some(command)) => {
             forms::filled("harness.command", command, MAX_COMMAND_BYTES)?;
         }
-        (ProviderKind::Command, None) => {
+        (Some(ProviderKind::Command), None) => {
             let rule = "is required when harness.type is command";
             return Err(ApiError::invalid("harness.command", rule));
         }
@@ -117,13 +127,26 @@ fn harness(body: EnvironmentHarness) -> Result<HarnessSpec, ApiError> {
     forms::within("harness.max_turns", u64::from(max_turns), 1, 10_000)?;
     forms::within("harness.max_tokens", max_tokens, 1, 1_000_000_000)?;
     Ok(HarnessSpec {
-        provider: body.kind,
+        provider: body.kind.unwrap_or_default(),
         command: body.command,
         model: forms::optional("harness.model_id", body.model_id, forms::MAX_LABEL_BYTES)?,
         base_prompt: forms::optional("harness.base_prompt", body.base_prompt, MAX_COMMAND_BYTES)?,
         bounds: AgentBounds { max_turns, max_tokens },
+        model_map: models(body.model_map)?,
+        idle_secs: forms::idle("harness.idle_timeout_minutes", body.idle_timeout_minutes)?,
         ..HarnessSpec::default()
     })
+}
+
+fn models(models: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, ApiError> {
+    const FIELD: &str = "harness.model_map";
+    if models.len() > MAX_MODELS {
+        return Err(ApiError::invalid(FIELD, format!("at most {MAX_MODELS} models")));
+    }
+    for text in models.iter().flat_map(|(asked, named)| [asked, named]) {
+        forms::filled(FIELD, text, forms::MAX_LABEL_BYTES)?;
+    }
+    Ok(models)
 }
 
 #[expect(

@@ -11,15 +11,16 @@ use protocol::{
     },
     retry::RetryPolicy,
     secret::Secret,
-    spec::{HarnessSpec, Repo, Shape},
+    spec::{Repo, Shape},
 };
 
 use super::repos::is_github;
-use crate::{environments::Environment, scope::Scope};
+use crate::{environments::Environment, http::mcp, scope::Scope};
 
 /// All of it; values only for the owner and the admin (oz-api.md 1.14).
 pub(super) fn full(one: Environment, caller: &Scope) -> EnvironmentView {
     let shown = caller.is_admin() || *caller.owner() == one.owner;
+    let harness = harness(&one);
     let env_vars = one.env.into_iter();
     let spec = one.spec;
     EnvironmentView {
@@ -39,9 +40,10 @@ pub(super) fn full(one: Environment, caller: &Scope) -> EnvironmentView {
         queue_timeout_secs: spec.timeouts.queue_secs,
         retry: (spec.retry != RetryPolicy::default()).then_some(spec.retry),
         worker_tags: spec.worker_tags,
-        harness: Some(harness(spec.harness)),
+        harness: Some(harness),
         network: spec.network,
         artifacts: spec.artifacts,
+        keep_sessions: spec.keep_sessions,
         scope: if one.global { EnvironmentScope::Global } else { EnvironmentScope::Owner },
         created_at: Timestamp(one.created_at),
         updated_at: Timestamp(one.updated_at),
@@ -86,13 +88,17 @@ fn shape(shape: &Shape) -> Option<InstanceShape> {
     Some(InstanceShape { vcpus: shape.cpu_millis.map(|n| f64::from(n) / 1_000.0), memory_gb })
 }
 
-fn harness(spec: HarnessSpec) -> EnvironmentHarness {
+fn harness(one: &Environment) -> EnvironmentHarness {
+    let spec = one.spec.harness.clone();
     EnvironmentHarness {
-        kind: spec.provider,
+        kind: (!one.spec.open_harness).then_some(spec.provider),
         command: spec.command,
         model_id: spec.model,
         base_prompt: spec.base_prompt,
         max_turns: Some(spec.bounds.max_turns),
         max_tokens: Some(spec.bounds.max_tokens),
+        model_map: spec.model_map,
+        idle_timeout_minutes: spec.idle_secs.and_then(|secs| u32::try_from(secs / 60).ok()),
+        mcp_servers: mcp::shown(&one.mcp),
     }
 }

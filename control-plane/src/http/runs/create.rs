@@ -34,7 +34,11 @@ pub(in crate::http) async fn create_run(
     Body(body, mut ignored): Body<CreateRun>,
 ) -> Result<(Ignored, Json<RunCreated>), ApiError> {
     ignored.add(check::without_effect(&body));
-    let new = check::run(body, &headers, app.core.settings.ceilings)?;
+    let last = match check::conversation(&body)? {
+        Some(id) => Some(runs::last_run(&app.core, caller.scope(), &id).await?),
+        None => None,
+    };
+    let new = check::run(body, &headers, app.core.settings.ceilings, last.as_ref())?;
     let made = runs::submit(&app.core, caller.scope(), new).await?;
     let state = state_of(&app, &caller, &made).await?;
     let Submitted { run_id, at_capacity, .. } = made;
@@ -57,7 +61,11 @@ pub(in crate::http) async fn create_run_legacy(
 }
 
 /// A run made by an earlier request may have gone on since.
-async fn state_of(app: &AppState, caller: &Tenant, made: &Submitted) -> Result<RunState, ApiError> {
+pub(super) async fn state_of(
+    app: &AppState,
+    caller: &Tenant,
+    made: &Submitted,
+) -> Result<RunState, ApiError> {
     if !made.repeated {
         return Ok(made.state);
     }
@@ -81,6 +89,27 @@ impl From<SubmitError> for ApiError {
             SubmitError::TooDeep => Self::invalid("parent_run_id", error.to_string()),
             SubmitError::IdempotencyMismatch => {
                 Self::unsupported("Idempotency-Key", "was used for another request")
+            }
+            SubmitError::UnknownConversation => {
+                Self::Unknown { field: "conversation_id", what: "conversation" }
+            }
+            SubmitError::ForeignConversation => {
+                Self::Forbidden("a conversation goes on by its owner's word only")
+            }
+            SubmitError::ConversationBusy(_) => {
+                Self::Stuck { code: "conversation_busy", rule: error.to_string(), retryable: false }
+            }
+            SubmitError::WorkerAway(_) => Self::Stuck {
+                code: "session_worker_away",
+                rule: error.to_string(),
+                retryable: true,
+            },
+            SubmitError::OtherProvider { .. } => {
+                Self::unsupported("config.harness.type", error.to_string())
+            }
+            SubmitError::NothingKept(_) => Self::unsupported("conversation_id", error.to_string()),
+            SubmitError::OtherWorker(_) => {
+                Self::unsupported("config.worker_host", error.to_string())
             }
             SubmitError::QueueFull(_) => Self::Busy(error.to_string()),
             SubmitError::Nul(field) => Self::invalid(field, "must not contain NUL"),

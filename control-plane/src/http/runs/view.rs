@@ -45,6 +45,9 @@ pub(super) fn item(
         agent_config: Some(config),
         artifacts: artifacts.into_iter().filter_map(artifact_item).collect(),
         parent_run_id: run.parent_run_id,
+        conversation_id: Some(run.conversation_id),
+        // The SDKs read a UUID here.
+        session_id: run.session_id.filter(|id| uuid::Uuid::try_parse(id).is_ok()),
         metadata: (!run.metadata.is_empty()).then_some(run.metadata),
         source: Some(run.source),
         execution_location: Some("REMOTE".to_owned()),

@@ -6,22 +6,23 @@ use std::collections::BTreeMap;
 use axum::http::HeaderMap;
 use protocol::{
     api::{
-        config::{AgentConfig, RunHarness},
+        config::{AgentConfig, McpServerBody, RunHarness},
         runs::{CreateRun, MAX_PROMPT_BYTES},
     },
-    ids::{EnvironmentId, WorkerId},
+    ids::{EnvironmentId, RunId, WorkerId},
     spec::ProviderKind,
 };
 use serde_json::Value;
 
 use crate::{
     entry::digest,
-    environments::{Ceilings, TimeoutWishes},
+    environments::{Ceilings, Servers, TimeoutWishes},
     http::{
         error::ApiError,
         forms::{self, MAX_LABEL_BYTES},
+        mcp::{self, Hidden},
     },
-    runs::{Idempotency, NewRun},
+    runs::{Idempotency, NewRun, Run},
 };
 
 // Bounds of metadata are Oz's own (oz-api.md 1.3).
@@ -42,15 +43,23 @@ const PROVIDERS: [ProviderKind; 6] = [
     ProviderKind::Gemini,
 ];
 
+/// The run a body asks for; `last` is the last one of the conversation it goes on with, which holds for what is left
+/// open.
 pub(in crate::http) fn run(
     body: CreateRun,
     headers: &HeaderMap,
     ceilings: Ceilings,
+    last: Option<&Run>,
 ) -> Result<NewRun, ApiError> {
     refuse_unsupported(&body)?;
     let idempotency = idempotency(&body, headers)?;
-    let config = body.config.unwrap_or_default();
-    // What it keeps is shown back as it came, without what it does not know.
+    let mut config = body.config.unwrap_or_default();
+    let mcp = mcp_servers(&mut config)?;
+    if let Some(last) = last {
+        config = inherit(config, last)?;
+    }
+    let idle_secs = forms::idle("config.idle_timeout_minutes", config.idle_timeout_minutes)?;
+    // What it keeps is shown back as it came, without what it does not know and what is secret.
     let kept = serde_json::to_string(&config).expect("a configuration is plain data");
     let prompt = body.prompt.unwrap_or_default();
     forms::filled("prompt", &prompt, MAX_PROMPT_BYTES)?;
@@ -95,6 +104,10 @@ pub(in crate::http) fn run(
             .map_err(|_| {
                 ApiError::invalid("parent_run_id", "there is no such run, or it is not yours")
             })?,
+        conversation_id: last.map(|last| last.conversation_id.clone()),
+        // Those of a conversation stay.
+        mcp: if last.is_some() { mcp } else { Some(mcp.unwrap_or_default()) },
+        idle_secs,
         idempotency,
         ..NewRun::default()
     })
@@ -109,7 +122,6 @@ pub(in crate::http) fn without_effect(body: &CreateRun) -> Vec<String> {
         ("interactive", body.interactive == Some(true)),
         ("on_behalf_of", body.on_behalf_of.is_some()),
         ("config.computer_use_enabled", config.and_then(|c| c.computer_use_enabled) == Some(true)),
-        ("config.idle_timeout_minutes", config.is_some_and(|c| c.idle_timeout_minutes.is_some())),
         ("config.harness.reasoning_level", harness.is_some_and(|h| h.reasoning_level.is_some())),
     ]
     .into_iter()
@@ -123,13 +135,11 @@ fn refuse_unsupported(body: &CreateRun) -> Result<(), ApiError> {
     let config = body.config.clone().unwrap_or_default();
     for (field, sent) in [
         ("skill", filled(&body.skill)),
-        ("conversation_id", filled(&body.conversation_id)),
         ("agent_identity_uid", filled(&body.agent_identity_uid)),
         ("attachments", has(body.attachments.as_ref())),
         ("images", has(body.images.as_ref())),
         // Planning is asked for by those who want nothing changed.
         ("mode", body.mode.as_ref().is_some_and(|mode| !matches!(mode.as_str(), "" | "normal"))),
-        ("config.mcp_servers", has(config.mcp_servers.as_ref())),
         ("config.skill_spec", filled(&config.skill_spec)),
         ("config.skills", config.skills.is_some_and(|skills| !skills.is_empty())),
         ("config.harness_auth_secrets", has(config.harness_auth_secrets.as_ref())),
@@ -141,6 +151,79 @@ fn refuse_unsupported(body: &CreateRun) -> Result<(), ApiError> {
         }
     }
     Ok(())
+}
+
+/// The conversation a body goes on with.
+pub(in crate::http) fn conversation(body: &CreateRun) -> Result<Option<RunId>, ApiError> {
+    let Some(id) = body.conversation_id.as_deref().filter(|id| !id.is_empty()) else {
+        return Ok(None);
+    };
+    // A text that is no id is nobody's, and answers as an unknown one.
+    let unknown = ApiError::Unknown { field: "conversation_id", what: "conversation" };
+    id.parse().map(Some).map_err(|_| unknown)
+}
+
+/// The prompt of a follow-up, which is refused by the name it has there.
+pub(in crate::http) fn message(message: Option<String>) -> Result<String, ApiError> {
+    let message = message.unwrap_or_default();
+    forms::filled("message", &message, MAX_PROMPT_BYTES)?;
+    Ok(message)
+}
+
+/// Takes the MCP servers out, and leaves what of them may be shown.
+fn mcp_servers(config: &mut AgentConfig) -> Result<Option<Servers>, ApiError> {
+    const FIELD: &str = "config.mcp_servers";
+    let Some(given) = config.mcp_servers.take().filter(|given| !given.is_null()) else {
+        return Ok(None);
+    };
+    let Value::Object(given) = given else {
+        return Err(ApiError::invalid(FIELD, "must be an object of servers by name"));
+    };
+    let mut bodies = BTreeMap::new();
+    for (name, body) in given {
+        // The error of serde may show what it read, a secret among it.
+        let body: McpServerBody = serde_json::from_value(body).map_err(|_| {
+            let rule =
+                "must be an object with command, args and env, or with url and headers, all texts";
+            ApiError::invalid(FIELD, format!("a server {rule}"))
+        })?;
+        bodies.insert(name, body);
+    }
+    let servers = mcp::servers(FIELD, bodies, Hidden::Refused)?;
+    let shown = serde_json::to_value(mcp::shown(&servers));
+    config.mcp_servers = Some(shown.expect("servers are plain data"));
+    Ok(Some(servers))
+}
+
+/// A configuration with what it leaves open taken from the last run of its conversation.
+fn inherit(config: AgentConfig, last: &Run) -> Result<AgentConfig, ApiError> {
+    let last: AgentConfig = serde_json::from_str(&last.config).map_err(|error| {
+        ApiError::Internal(anyhow::Error::new(error).context("read a run's config"))
+    })?;
+    let mut harness = last.harness;
+    if config.model_id.as_ref().is_some_and(|model| !model.is_empty())
+        && let Some(harness) = &mut harness
+    {
+        // It would win over the one that is asked for now.
+        harness.model_id = None;
+    }
+    Ok(AgentConfig {
+        name: config.name.or(last.name),
+        model_id: config.model_id.or(last.model_id),
+        base_prompt: config.base_prompt.or(last.base_prompt),
+        environment_id: config.environment_id.or(last.environment_id),
+        harness: config.harness.or(harness),
+        worker_tags: config.worker_tags.or(last.worker_tags),
+        priority: config.priority.or(last.priority),
+        timeout_secs: config.timeout_secs.or(last.timeout_secs),
+        setup_timeout_secs: config.setup_timeout_secs.or(last.setup_timeout_secs),
+        image_timeout_secs: config.image_timeout_secs.or(last.image_timeout_secs),
+        queue_timeout_secs: config.queue_timeout_secs.or(last.queue_timeout_secs),
+        retry: config.retry.or(last.retry),
+        idle_timeout_minutes: config.idle_timeout_minutes.or(last.idle_timeout_minutes),
+        mcp_servers: config.mcp_servers.or(last.mcp_servers),
+        ..config
+    })
 }
 
 /// Whether a value asks for anything.
@@ -163,7 +246,6 @@ fn provider(harness: &RunHarness) -> Result<Option<ProviderKind>, ApiError> {
         let known = PROVIDERS.map(ProviderKind::as_str).join(", ");
         ApiError::invalid("config.harness.type", format!("must be oz or one of {known}"))
     })?;
-    forms::provider("config.harness.type", provider)?;
     Ok(Some(provider))
 }
 
