@@ -112,8 +112,10 @@ mod tests {
     }
 
     fn holds(provider: ProviderKind) {
-        let config =
-            ProptestConfig { failure_persistence: None, cases: 48, ..ProptestConfig::default() };
+        let usual = ProptestConfig::default();
+        // Each case is a few thousand lines of work.
+        let cases = usual.cases.div_ceil(8);
+        let config = ProptestConfig { failure_persistence: None, cases, ..usual };
         let printed = vec(line(seen(provider)), 0..8).prop_map(|lines| lines.join(&b'\n'));
         proptest!(config, |(size in any::<u8>(), code in any::<u8>(), printed in printed)| {
             provider_output(provider, &[&[size, code][..], &printed].concat());

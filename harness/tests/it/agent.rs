@@ -3,6 +3,7 @@
 use protocol::{
     event::{Event, Exit},
     failure::FailureReason as R,
+    secret::Secret,
     spec::{Endpoint, HttpEndpoint},
 };
 use test_support::model::{Model, RESULT_TEXT, TEXT, TOOL_COMMAND};
@@ -324,4 +325,59 @@ async fn a_run_that_was_cancelled_can_be_gone_on_with() {
     let roles: Vec<_> =
         asked.as_array().unwrap().iter().map(|m| m["role"].as_str().unwrap()).collect();
     assert_eq!(roles, ["system", "user", "assistant", "tool", "tool", "user"]);
+}
+
+#[tokio::test]
+async fn the_environments_own_names_lead_to_its_own_server() {
+    let model = Model::start().await;
+    for (env, dialect, header) in [
+        (
+            vec![
+                ("WORKBENCH_PROVIDER", "openai-oauth"),
+                ("WORKBENCH_OPENAI_BASE_URL", "v1"),
+                ("WORKBENCH_OPENAI_API_KEY", "token"),
+                ("WORKBENCH_OPENAI_MODEL", "m"),
+            ],
+            "openai_responses",
+            ("authorization", "Bearer token"),
+        ),
+        (
+            vec![
+                ("WORKBENCH_PROVIDER", "anthropic"),
+                ("ANTHROPIC_BASE_URL", ""),
+                ("WORKBENCH_ANTHROPIC_API_KEY", "token"),
+                ("WORKBENCH_ANTHROPIC_MODEL", "m"),
+            ],
+            "anthropic",
+            ("x-api-key", "token"),
+        ),
+        (
+            vec![
+                ("OZ_PROVIDER_TYPE", "openai_compatible"),
+                ("OZ_PROVIDER_BASE_URL", "v1"),
+                ("OZ_PROVIDER_API_KEY", "token"),
+                ("OZ_MODEL", "m"),
+            ],
+            "openai_chat",
+            ("authorization", "Bearer token"),
+        ),
+    ] {
+        // The worker has an endpoint and a key, which are not asked.
+        let mut run = Run::model("http://127.0.0.1:9/v1".to_owned());
+        for (name, value) in env {
+            let value = if name.ends_with("BASE_URL") {
+                format!("{}/{value}", model.root("tool"))
+            } else {
+                value.to_owned()
+            };
+            run.launch.env.insert(name.to_owned(), Secret::new(value));
+        }
+        let (events, exit) = run.finish().await;
+        assert!(exit.success, "{exit:?}");
+        let Event::Model { dialect: told, model: named, .. } = &events[0] else { panic!() };
+        assert_eq!((told.as_str(), named.as_str()), (dialect, "m"));
+        let asked = model.requests().pop().unwrap();
+        assert_eq!(asked.headers.get(header.0).map(String::as_str), Some(header.1));
+        assert!(!format!("{:?}", asked.headers).contains("marked-key"));
+    }
 }

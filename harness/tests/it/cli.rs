@@ -273,3 +273,32 @@ async fn its_own_interrupt_comes_first() {
         assert_eq!(word, "interrupted\n");
     }
 }
+
+/// The name of the smaller runner for it.
+#[tokio::test]
+async fn claude_code_in_place_of_the_agent() {
+    let script = format!(
+        "#!/bin/sh\necho \"$ANTHROPIC_BASE_URL $ANTHROPIC_API_KEY $*\" > called\necho '{}'\n",
+        success(ProviderKind::Claude)
+    );
+    let mut run = stub(ProviderKind::Claude, &script);
+    run.launch.harness.provider = ProviderKind::Agent;
+    // The worker's own for the agent, which must not be lent.
+    run.launch.harness.endpoint = Some(Endpoint::OpenaiChat(HttpEndpoint {
+        base_url: "http://127.0.0.1:9/v1".to_owned(),
+        api_key: Some(Secret::new("marked-key")),
+        ..HttpEndpoint::default()
+    }));
+    for (name, value) in [
+        ("WORKBENCH_PROVIDER", "claude-code"),
+        ("WORKBENCH_ANTHROPIC_API_KEY", "own-key"),
+        ("WORKBENCH_CLAUDE_MODEL", "opus"),
+    ] {
+        run.launch.env.insert(name.to_owned(), Secret::new(value));
+    }
+    let (_, exit) = run.finish().await;
+    assert!(exit.success, "{exit:?}");
+    let called = fs::read_to_string(run.folder.path().join("called")).unwrap();
+    assert!(called.starts_with("https://api.anthropic.com own-key "), "{called}");
+    assert!(called.contains("--model opus") && !called.contains("marked-key"), "{called}");
+}
