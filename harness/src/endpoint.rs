@@ -155,13 +155,18 @@ fn with_model(mut endpoint: Endpoint, named: Option<String>) -> Endpoint {
     endpoint
 }
 
-/// The places an endpoint can come from, all of them empty.
-fn missing(provider: ProviderKind) -> Failure {
-    let keys: Vec<_> = vendors(provider)
+/// The names of a provider's key among an environment's values.
+pub(crate) fn keys(provider: ProviderKind) -> Vec<&'static str> {
+    vendors(provider)
         .iter()
         .flat_map(|vendor| vendor.keys.iter().map(|(name, _)| *name))
         .chain((provider == ProviderKind::Agent).then_some("OZ_PROVIDER_API_KEY"))
-        .collect();
+        .collect()
+}
+
+/// The places an endpoint can come from, all of them empty.
+fn missing(provider: ProviderKind) -> Failure {
+    let keys = keys(provider);
     let name = provider.as_str();
     Failure::new(
         FailureReason::AuthMissing,

@@ -15,7 +15,7 @@ use crate::{cli::Cli, endpoint, failure::Failure};
 pub struct Preview {
     pub arguments: Vec<String>,
     /// Names of variables that are set for it; their values may be secrets.
-    pub variables: Vec<&'static str>,
+    pub variables: Vec<String>,
     /// Files that are written for it, below the launch's own folder.
     pub files: Vec<PathBuf>,
 }

@@ -1,6 +1,7 @@
 //! The command line itself: what it says and how it ends, without an engine.
 
 mod planes;
+mod runtimes;
 
 use std::process::{Command, Stdio};
 
