@@ -14,5 +14,6 @@ mod plane;
 mod remote;
 mod restart;
 mod rig;
+mod session;
 mod stop;
 mod sweep;

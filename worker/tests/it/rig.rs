@@ -153,7 +153,12 @@ impl Rig {
     /// Folders of executions.
     pub(crate) fn homes(&self) -> usize {
         let entries = std::fs::read_dir(self.state.path().join("s")).unwrap();
-        entries.filter(|entry| entry.as_ref().unwrap().file_type().unwrap().is_dir()).count()
+        let is_home = |entry: &std::fs::DirEntry| {
+            // What is kept of conversations has a name no execution has.
+            let is_kept = entry.file_name().to_string_lossy().starts_with('.');
+            entry.file_type().unwrap().is_dir() && !is_kept
+        };
+        entries.filter(|entry| is_home(entry.as_ref().unwrap())).count()
     }
 
     fn leftovers(&self) -> Vec<String> {

@@ -29,9 +29,12 @@ use tokio::time::Instant;
 use super::engine::{Docker, status};
 use crate::backend::answer::Failure;
 
-/// How long another worker's copy is waited for; one this old was left by a crash and is complete, since the
-/// engine copies within the one call.
-const FILL_WITHIN: Duration = Duration::from_mins(1);
+/// How long another worker's copy is waited for.
+const FILL_WITHIN: Duration = Duration::from_mins(2);
+
+/// How long the container of a copy is left to whoever made it. The engine copies within the call that creates it
+/// and tells of it only afterwards: what is older than this was left by a crash, and its copy is complete.
+const FINISH_WITHIN: Duration = Duration::from_secs(2);
 
 /// Containers that fill volumes, by image and id, with when each was first seen by whoever tidies up.
 type Fillers = HashMap<(String, String), Instant>;
@@ -151,6 +154,7 @@ impl Docker {
         let mut known = self.volumes.lock().await;
         let (volume, filler) = (contents.volume(id), format!("ozma-fill-{}", short(id)));
         let deadline = Instant::now() + FILL_WITHIN;
+        let mut told_of = None;
         loop {
             let standing = self.standing(contents, &volume).await?;
             match standing {
@@ -161,10 +165,12 @@ impl Docker {
                 }
             }
             if self.filling(contents, &filler).await? {
-                if Instant::now() >= deadline {
+                if told_of.get_or_insert_with(Instant::now).elapsed() >= FINISH_WITHIN {
                     self.remove_filler(contents, &filler).await?;
+                    told_of = None;
                 }
             } else {
+                told_of = None;
                 let is_complete = match standing {
                     // The engine says nothing of a container while it still copies; its name is taken all the same.
                     Standing::Filled => self.hold_name(contents, &filler).await?,
@@ -177,6 +183,11 @@ impl Docker {
                 if is_complete {
                     known.complete.insert(volume.clone());
                     return Ok(volume);
+                }
+                if Instant::now() >= deadline {
+                    let (what, secs) = (&contents.what, FILL_WITHIN.as_secs());
+                    let text = format!("the volume of {what} was not filled after {secs} s");
+                    return Err(Failure::new(FailureReason::SidecarPrep, text));
                 }
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -234,7 +245,7 @@ impl Docker {
         seen.retain(|(image, id), _| *image != contents.image || found.contains(id));
         for id in found {
             let key = (contents.image.clone(), id.clone());
-            if seen.entry(key).or_insert_with(Instant::now).elapsed() > FILL_WITHIN {
+            if seen.entry(key).or_insert_with(Instant::now).elapsed() > FINISH_WITHIN {
                 self.remove_filler(contents, &id).await?;
             }
         }
