@@ -312,7 +312,7 @@ impl Tx {
             query.push(", last_seq = last_seq + case when declines < ").push_bind(TOLD_HANDOVERS);
             query.push(
                 " then 1 else 0 end,
-                 attempt = attempt + 1, version = version + 1, phases = '{}',
+                 attempt = attempt + 1, version = version + 1, phases = '{}', session_id = null,
                  execution_id = given.execution_id, worker_id = given.worker_id
                  from (select run.id, taken.column2 as execution_id, taken.column3 as worker_id
                        from (",

@@ -59,6 +59,8 @@ pub struct RunFilter {
     pub created_after: Option<i64>,
     pub created_before: Option<i64>,
     pub updated_after: Option<i64>,
+    /// Of this conversation, its first run included.
+    pub conversation_id: Option<RunId>,
     /// Kept an artifact of this type.
     pub artifact_type: Option<String>,
     /// Part of the title or the prompt, in any case.
@@ -144,6 +146,10 @@ macro_rules! narrow {
             if let Some(value) = value {
                 $query.push(format_args!(" and {column} = ")).push_bind(value);
             }
+        }
+        if let Some(id) = &$filter.conversation_id {
+            $query.push(" and (id = ").push_bind(id.as_str());
+            $query.push(" or conversation_id = ").push_bind(id.as_str()).push(")");
         }
         match &$filter.environment_id {
             Some(Some(id)) => {

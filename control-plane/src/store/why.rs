@@ -96,7 +96,8 @@ impl Store {
     pub async fn standpoint(&self, scope: &Scope, id: &RunId) -> Result<Standpoint, StoreError> {
         const SQL: &str = "select owner, state, cancelling, priority, placement, created_at, queued_at,
                  updated_at, not_before, queue_until, attempt, declines, reason, worker_id, started_at,
-                 ended_at, cast(case when conversation_id is null then 0 else 1 end as bigint) as pinned
+                 ended_at, cast(case when conversation_id is not null and worker_host is null
+                 then 1 else 0 end as bigint) as pinned
              from runs where id = $1 and ($2 = 1 or owner = $3)";
         let row: Option<Row> = on_pool!(self, |db| sqlx::query_as(SQL)
             .bind(id.as_str())
@@ -105,12 +106,14 @@ impl Store {
             .fetch_optional(db)
             .await)?;
         let row = row.ok_or(StoreError::NotFound)?;
+        let placement = placement(&row.placement)?;
         Ok(Standpoint {
             owner: parse(&row.owner, "run owner")?,
             state: parse(&row.state, "run state")?,
             cancelling: row.cancelling == 1,
             priority: row.priority,
-            placement: placement(&row.placement)?,
+            pinned: row.pinned == 1 && placement.worker_host.is_some(),
+            placement,
             created_at: row.created_at,
             queued_at: row.queued_at,
             updated_at: row.updated_at,
@@ -122,7 +125,6 @@ impl Store {
             worker_id: optional(row.worker_id, "worker id")?,
             started_at: row.started_at,
             ended_at: row.ended_at,
-            pinned: row.pinned == 1,
         })
     }
 

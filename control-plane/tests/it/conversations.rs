@@ -35,6 +35,7 @@ on_both!(
     of_many_that_go_on_at_once_one_does,
     a_later_run_names_a_conversation_whose_first_is_gone,
     a_vendor_that_asks_for_time_gets_it,
+    a_name_for_a_conversation_is_believed_within_limits,
 );
 
 const RUNS: &str = "/api/v1/agent/runs";
@@ -156,6 +157,12 @@ async fn a_conversation_goes_on_where_it_was(db: Db) {
     assert_eq!(command, "serve", "its own servers are gone, the environment's are there");
     complete(&mut keeper, &task, &[output("hi")]).await;
     assert!(other.hears_nothing_for(Duration::from_millis(50)).await);
+
+    let list = format!("{RUNS}?conversation_id={first}&sort_by=created_at&sort_order=asc");
+    let runs = edge.get("bob", &list).await.ok()["runs"].as_array().unwrap().clone();
+    let prompts: Vec<_> = runs.iter().map(|run| run["prompt"].as_str().unwrap()).collect();
+    assert_eq!(prompts, ["one", "two", "x"]);
+    assert_eq!(edge.get("alice", &list).await.ok()["runs"], json!([]));
 
     keeper.close().await;
     other.close().await;
@@ -398,4 +405,28 @@ async fn a_vendor_that_asks_for_time_gets_it(db: Db) {
         report(&core, &run, claimed(&core)).await;
         report(&core, &run, succeeded()).await;
     }
+}
+
+async fn a_name_for_a_conversation_is_believed_within_limits(db: Db) {
+    let core = db.core().await;
+    let id = submit(&core, &tenant('a'), "x").await;
+    let seen = async || runs::get(&core, &tenant('a'), &id).await.unwrap().session_id;
+    let run = claim(&core).await;
+    let named = |name: &str| Event::Session {
+        provider: "opencode".to_owned(),
+        session_id: name.to_owned(),
+    };
+    let long = "x".repeat(129);
+    let names = ["ses_1.a:B-2", "--dangerous", "", "a b", "a\u{0}", "$(x)", long.as_str()];
+    let events: Vec<_> = names.iter().map(|name| named(name)).collect();
+    ingest(&core, &run, EventSource::Sidecar, &numbered(1, &events)).await;
+    assert_eq!(seen().await.as_deref(), Some("ses_1.a:B-2"));
+    ingest(&core, &run, EventSource::Sidecar, &numbered(8, &[named("newer")])).await;
+    ingest(&core, &run, EventSource::Sidecar, &numbered(9, &[output("hi")])).await;
+    assert_eq!(seen().await.as_deref(), Some("newer"));
+    // What the next attempt has is not what this one had.
+    report(&core, &run, failed(FailureReason::SidecarLost)).await;
+    assert_eq!(seen().await.as_deref(), Some("newer"));
+    claim(&core).await;
+    assert_eq!(seen().await, None);
 }

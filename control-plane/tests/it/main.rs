@@ -11,6 +11,7 @@ mod dispatch;
 mod drains;
 mod edge;
 mod events_http;
+mod evidence;
 mod feed;
 mod histories;
 mod hostile;
