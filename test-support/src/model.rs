@@ -23,7 +23,9 @@ mod answer;
 mod dialect;
 mod http;
 
-pub use answer::{FILE_COMMAND, MCP_TEXT, RESULT_TEXT, SLEEP_COMMAND, TEXT, TOOL_COMMAND};
+pub use answer::{
+    FILE_COMMAND, MCP_TEXT, REGISTRY_CALLS, RESULT_TEXT, SLEEP_COMMAND, TEXT, TOOL_COMMAND,
+};
 
 /// One request as it came.
 #[derive(Debug, Clone)]
@@ -67,7 +69,8 @@ impl Model {
         Self { addr, requests, _accepting: accepting }
     }
 
-    /// The base URL of a scenario for the OpenAI dialects: `text`, `tool`, `file`, `sleep`, `mcp`, `users`,
+    /// The base URL of a scenario for the OpenAI dialects: `text`, `tool`, `file`, `sleep`, `mcp`, `registry`,
+    /// `users`,
     /// `unauthorized`, `rate-limit-once`, `rate-limit`, `quota`, `overloaded`, `error-once`, `error`, `reset`,
     /// `malformed`, `slow`; anything else answers 404.
     pub fn base_url(&self, scenario: &str) -> String {

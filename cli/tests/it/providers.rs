@@ -3,6 +3,8 @@
 
 mod ends;
 mod failures;
+mod kept;
+mod registry;
 mod works;
 
 use protocol::{
@@ -33,7 +35,8 @@ impl Rig {
     async fn start(provider: ProviderKind) -> Self {
         let name = provider.as_str();
         assert!(
-            image::exists(&format!("ozma-harness-{name}:latest")),
+            provider == ProviderKind::Agent
+                || image::exists(&format!("ozma-harness-{name}:latest")),
             "the harness image of {name} is missing: scripts/test.sh or `ozma harness build {name}` makes it"
         );
         let stack = Stack::start_with(&[("OZ_WORKER_CAPACITY", CAPACITY)]).await;

@@ -26,6 +26,15 @@ pub const SLEEP_COMMAND: &str = "echo begun > begun.txt; sleep 300";
 /// What the scenario `mcp` gives the first tool whose name ends in `echo`.
 pub const MCP_TEXT: &str = "ping from the model";
 
+/// The tools that the scenario `registry` calls, in order: a scan, and then what it brought.
+pub const REGISTRY_CALLS: [(&str, &str); 5] = [
+    ("workbench_registry_scan", "{}"),
+    ("flow__upload", r#"{"name": "a", "content": "1234"}"#),
+    ("flow__status", r#"{"name": "a"}"#),
+    ("flow__update", r#"{"name": "a", "state": "approved"}"#),
+    ("flow__status", r#"{"name": "a"}"#),
+];
+
 /// What the model wants to say next.
 pub(super) enum Reply {
     Text(String),
@@ -80,6 +89,13 @@ pub(super) fn to(request: &Request, earlier: usize) -> Answer {
                 }),
                 None => text("no tool of that name is offered"),
             },
+        },
+        "registry" => match REGISTRY_CALLS.get(facts.results) {
+            Some((tool, input)) => reply(Reply::Call {
+                tool: (*tool).to_owned(),
+                input: serde_json::from_str(input).unwrap_or_default(),
+            }),
+            None => text(&format!("{RESULT_TEXT} said={}", facts.tool_said)),
         },
         "users" => text(&format!("users={}", facts.users)),
         "unauthorized" => refuse(401, "", "invalid_api_key", "Incorrect API key provided"),

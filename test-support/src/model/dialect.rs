@@ -24,6 +24,8 @@ pub(super) struct Facts {
     /// The last thing said is a tool's result.
     pub(super) after_tool: bool,
     pub(super) tool_said: String,
+    /// Results of tools, in all.
+    pub(super) results: usize,
     /// The names of the tools offered.
     pub(super) tools: Vec<String>,
     /// Messages of the user's.

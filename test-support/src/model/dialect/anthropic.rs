@@ -24,6 +24,7 @@ pub(super) fn facts(body: &Value) -> Facts {
     Facts {
         after_tool: said.is_some() && !searched,
         tool_said: said.unwrap_or_default(),
+        results: messages.iter().filter_map(result).count(),
         tools,
         users: messages
             .iter()

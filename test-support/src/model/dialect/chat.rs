@@ -11,6 +11,7 @@ pub(super) fn facts(body: &Value) -> Facts {
     Facts {
         after_tool: last.is_some(),
         tool_said: last.map(|message| message["content"].to_string()).unwrap_or_default(),
+        results: messages.iter().filter(|message| message["role"] == "tool").count(),
         tools: names(&body["tools"], "/function/name").collect(),
         users: messages.iter().filter(|message| message["role"] == "user").count(),
     }

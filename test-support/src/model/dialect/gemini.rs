@@ -16,6 +16,7 @@ pub(super) fn facts(body: &Value) -> Facts {
     Facts {
         after_tool: said.is_some(),
         tool_said: said.unwrap_or_default(),
+        results: contents.iter().filter_map(response).count(),
         tools: sets
             .flat_map(|set| names(&set["functionDeclarations"], "/name").collect::<Vec<_>>())
             .collect(),

@@ -7,10 +7,11 @@ use crate::model::{answer::Reply, http::named};
 
 pub(super) fn facts(body: &Value) -> Facts {
     let input = body["input"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let last = input
-        .last()
-        .filter(|item| item["type"].as_str().is_some_and(|kind| kind.ends_with("_call_output")));
+    let is_result =
+        |item: &&Value| item["type"].as_str().is_some_and(|kind| kind.ends_with("_call_output"));
+    let last = input.last().filter(is_result);
     Facts {
+        results: input.iter().filter(is_result).count(),
         after_tool: last.is_some(),
         tool_said: last.map(|item| item["output"].to_string()).unwrap_or_default(),
         tools: tools(&body["tools"], ""),
