@@ -155,3 +155,38 @@ async fn a_patch_that_lacks_something_says_so() {
     let said = |event| matches!(event, Event::Notice { text } if text.contains("patch of"));
     assert!(heard.events().any(said), "{heard:?}");
 }
+
+/// What a provider prints is kept byte for byte, however it ends.
+#[tokio::test]
+async fn a_transcript_is_kept_of_good_runs_bad_ones_and_stopped_ones() {
+    let success = r#"{"type":"result","subtype":"success","is_error":false,"result":"done"}"#;
+    for (line, end, cancelled) in
+        [(success, "true", false), ("{", "exit 7", false), ("[]", "sleep 60", true)]
+    {
+        let tools = tempfile::tempdir().unwrap();
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(tools.path(), open).unwrap();
+        let program = tools.path().join("claude");
+        std::fs::write(&program, format!("#!/bin/sh\ncat >/dev/null\necho '{line}'\n{end}\n"))
+            .unwrap();
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&program, open).unwrap();
+        let path = format!("{}:/usr/bin:/bin", tools.path().display());
+        let mut worker = Worker::start_with(&[("PATH", &path)]);
+        let mut spec = command("");
+        spec.harness.provider = protocol::spec::ProviderKind::Claude;
+        spec.env.insert("ANTHROPIC_API_KEY".to_owned(), protocol::secret::Secret::new("a-key"));
+        let (mut connection, _) = worker.accept().await;
+        connection.assign(spec).await;
+        if cancelled {
+            connection
+                .until(|event| matches!(event, Event::Raw { .. } | Event::Output { .. }))
+                .await;
+            connection.cancel(std::time::Duration::from_millis(100)).await;
+        }
+        let heard = worker.finish(connection).await;
+        assert_eq!(heard.exit().unwrap().success, end == "true", "{heard:?}");
+        let transcript = heard.files().remove("transcript.jsonl").unwrap();
+        assert_eq!(String::from_utf8(transcript).unwrap(), format!("{line}\n"));
+    }
+}

@@ -61,6 +61,9 @@ impl Container {
         let agent = worker.folder.path().join("agent");
         fs::create_dir(&agent).unwrap();
         fs::copy(built().join("ozma-sidecar"), agent.join("ozma-sidecar")).unwrap();
+        // As in its image.
+        let unreadable = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+        fs::set_permissions(agent.join("ozma-sidecar"), unreadable).unwrap();
         let mounts = [
             format!("{}:/agent:ro", agent.display()),
             format!("{}:/run/ozma", worker.folder.path().join("sock").display()),
@@ -161,6 +164,67 @@ async fn set_up_is_root_and_still_sees_nothing_of_the_supervisor() {
     let denied = heard.lines(Phase::Setup, protocol::event::Stream::Stderr);
     assert_eq!(denied.len(), 3, "{denied:#?}");
     assert!(denied.iter().all(|line| line.contains("ermission denied")), "{denied:#?}");
+}
+
+/// Looks for harnesses for ever, and notes for each that it finds whether it could open what the key is in.
+fn spy(name: &str) -> String {
+    format!(
+        "while :; do for p in /proc/[0-9]*; do case \"$(tr '\\0' ' ' 2>/dev/null <$p/cmdline)\" in \
+         */exe\\ harness*) for f in mem environ maps; do \
+         if (: <$p/$f) 2>/dev/null; then echo $f opened; else [ -d $p ] && echo $f denied; fi; \
+         done >>/tmp/{name};; esac; done; done"
+    )
+}
+
+#[tokio::test]
+async fn what_set_up_left_running_sees_nothing_of_the_harness() {
+    let look = "for name in root agent; do n=0; until [ $(grep -c denied /tmp/$name) -gt 30 ] || [ $n -gt 400 ]; do \
+                n=$((n+1)); sleep 0.05; done; sort -u /tmp/$name | sed \"s/^/$name /\"; done";
+    let mut worker = Worker::listen();
+    let container = Container::start(image::busybox(), &worker, &[]);
+    let mut spec = command(look);
+    spec.setup_commands = vec![format!("id -u; ({}) </dev/null >/dev/null 2>&1 &", spy("root"))];
+    // As what root may become at any time.
+    let agent = ["--user=10001:10001", &container.name, "/bin/sh", "-c", &spy("agent")];
+    docker(&[&["exec", "--detach"], &agent[..]].concat(), &[]);
+    let heard = worker.run(spec).await;
+    assert!(heard.exit().unwrap().success, "{}", heard.everything());
+    assert_eq!(heard.lines(Phase::Setup, protocol::event::Stream::Stdout), ["0"]);
+    let seen = heard.stdout();
+    assert_eq!(
+        seen,
+        [
+            "root environ denied",
+            "root maps denied",
+            "root mem denied",
+            "agent environ denied",
+            "agent maps denied",
+            "agent mem denied"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_process_of_the_agents_is_not_to_be_looked_into_from_its_first_instruction_on() {
+    let worker = Worker::listen();
+    let container = Container::start(image::busybox(), &worker, &[]);
+    let _connection = worker.accept().await;
+    // A mode that protects nothing by itself, and waits on its standard input.
+    let look = |binary: &str| {
+        let line = format!(
+            "mkfifo /tmp/$$; {binary} clone </tmp/$$ & exec 3>/tmp/$$; \
+             until tr '\\0' ' ' </proc/$!/cmdline | grep -q clone; do :; done; \
+             for f in environ maps mem; do if (: </proc/$!/$f) 2>/dev/null; then echo opened; else echo denied; fi; done; \
+             kill -9 $!"
+        );
+        let user = ["exec", "--user=10001:10001", &container.name, "/bin/sh", "-c", &line];
+        docker(&user, &[]).lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let copy = "cp /agent/ozma-sidecar /tmp/readable; chmod 755 /tmp/readable";
+    docker(&["exec", &container.name, "/bin/sh", "-c", copy], &[]);
+    assert_eq!(look("/agent/ozma-sidecar"), ["denied"; 3]);
+    // It is its mode that does it.
+    assert_eq!(look("/tmp/readable"), ["opened"; 3]);
 }
 
 #[tokio::test]
