@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use self::{plan::Plan, secrets::Secrets, tail::Tail, transcript::Transcript};
 use crate::{
     adapter::Adapter,
+    credentials::PROVIDER_CREDENTIALS,
     dialect::{Dialect, Said},
     endpoint,
     failure::{Ended, Failure},
@@ -84,6 +85,11 @@ impl Cli {
             let what = "a scripted model answers the built-in agent only";
             return Err(Failure::new(FailureReason::AgentInvocation, what));
         };
+        // It becomes an argument, and came out of a container once.
+        if launch.harness.resume.as_deref().is_some_and(|session| !is_session(session)) {
+            let what = "what the run should go on with is no name of a session";
+            return Err(Failure::new(FailureReason::SessionGone, what));
+        }
         let plan = match provider {
             ProviderKind::Claude => Ok(claude::plan(&launch, http)),
             ProviderKind::Codex => codex::plan(&launch, http),
@@ -110,7 +116,8 @@ impl Cli {
         })?;
         let mut command = Command::new(self.plan.program);
         command.args(&self.plan.args).current_dir(&self.launch.directory);
-        for name in plan::NOT_INHERITED {
+        // A key of the image's or of whoever started this would stand beside the run's own.
+        for name in plan::NOT_INHERITED.iter().chain(&PROVIDER_CREDENTIALS) {
             command.env_remove(name);
         }
         let values = self.launch.env.iter().filter(|(name, _)| !plan::is_ours(name));
@@ -164,6 +171,13 @@ impl Cli {
         let folder = self.plan.folder.display();
         Some(Event::Notice { text: format!("could not remove {folder}: {error}") })
     }
+}
+
+/// A UUID, or something like it.
+fn is_session(name: &str) -> bool {
+    (1..=256).contains(&name.len())
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
 /// What this provider is trusted with, and nobody may read in what it prints.

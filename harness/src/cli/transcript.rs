@@ -4,7 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use protocol::{event::Event, limits::MAX_ARTIFACT_BYTES, sidecar::TRANSCRIPT_FILE};
@@ -15,13 +15,22 @@ const MAX_BYTES: u64 = MAX_ARTIFACT_BYTES;
 
 #[derive(Debug)]
 pub(super) struct Transcript {
-    /// None once it is full or could not be written.
-    file: Option<File>,
+    path: PathBuf,
+    file: Place,
     left: u64,
 }
 
+#[derive(Debug)]
+enum Place {
+    /// Nothing was printed yet; there is no file of nothing.
+    Nothing,
+    Open(File),
+    /// It is full, or could not be written.
+    Over,
+}
+
 impl Transcript {
-    /// A new file in `folder`, in place of one that is there.
+    /// A file in `folder`, in place of one that is there.
     pub(super) fn begin(folder: &Path) -> io::Result<Self> {
         super::home::make(folder)?;
         let path = folder.join(TRANSCRIPT_FILE);
@@ -29,28 +38,37 @@ impl Transcript {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        Ok(Self { file: Some(file), left: MAX_BYTES })
+        Ok(Self { path, file: Place::Nothing, left: MAX_BYTES })
     }
 
     /// Writes a line down, or part of one. What a person should know, the first time something is left out.
     pub(super) fn write(&mut self, bytes: &[u8], newline: bool) -> Option<Event> {
-        let file = self.file.as_mut()?;
+        if matches!(self.file, Place::Over) {
+            return None;
+        }
         let length = bytes.len() as u64 + u64::from(newline);
         if length > self.left {
-            self.file = None;
+            self.file = Place::Over;
             return Some(Event::Truncated { what: "transcript".to_owned(), limit: MAX_BYTES });
         }
         self.left -= length;
-        let newline: &[u8] = if newline { b"\n" } else { b"" };
-        // Straight to the file: what is written stays, whatever ends this process.
-        match file.write_all(bytes).and_then(|()| file.write_all(newline)) {
-            Ok(()) => None,
-            Err(error) => {
-                self.file = None;
-                Some(Event::Notice { text: format!("the transcript is not complete: {error}") })
-            }
+        let error = self.append(bytes, newline).err()?;
+        self.file = Place::Over;
+        Some(Event::Notice { text: format!("the transcript is not complete: {error}") })
+    }
+
+    /// Straight to the file: what is written stays, whatever ends this process.
+    fn append(&mut self, bytes: &[u8], newline: bool) -> io::Result<()> {
+        if matches!(self.file, Place::Nothing) {
+            let mut new = OpenOptions::new();
+            let file = new.write(true).create_new(true).mode(0o600).open(&self.path)?;
+            self.file = Place::Open(file);
         }
+        if let Place::Open(file) = &mut self.file {
+            file.write_all(bytes)?;
+            file.write_all(if newline { b"\n" } else { b"" })?;
+        }
+        Ok(())
     }
 }
 
@@ -64,6 +82,7 @@ mod tests {
         let path = folder.path().join(TRANSCRIPT_FILE);
         std::fs::write(&path, "of an earlier run").unwrap();
         let mut transcript = Transcript::begin(folder.path()).unwrap();
+        assert!(!path.exists());
         assert_eq!(transcript.write(b"{}", true), None);
         assert_eq!(transcript.write(b"\xff", false), None);
         assert_eq!(std::fs::read(&path).unwrap(), b"{}\n\xff");

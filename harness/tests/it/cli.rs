@@ -274,6 +274,45 @@ async fn its_own_interrupt_comes_first() {
     }
 }
 
+#[tokio::test]
+async fn a_session_that_would_be_an_option_is_gone() {
+    for provider in ALL {
+        for session in ["--mcp-config=x", "", "a b", "../x"] {
+            let mut run = stub(provider, "#!/bin/sh\ntouch begun\n");
+            run.launch.harness.resume = Some(session.to_owned());
+            let (_, exit) = run.finish().await;
+            assert_eq!(exit.reason, Some(R::SessionGone), "{session}");
+            assert!(!run.folder.path().join("begun").exists());
+        }
+    }
+}
+
+/// What each says of a session it does not have, as it was seen.
+#[tokio::test]
+async fn a_session_the_provider_does_not_have_is_gone() {
+    for (provider, script) in [
+        (
+            ProviderKind::Claude,
+            "echo '{\"type\":\"result\",\"subtype\":\"error_during_execution\",\"is_error\":true,\
+             \"errors\":[\"No conversation found with session ID: x\"]}'; exit 1",
+        ),
+        (
+            ProviderKind::Codex,
+            "echo 'Error: thread/resume failed: no rollout found for thread id x' >&2; exit 1",
+        ),
+        (ProviderKind::Opencode, "echo 'Error: Session not found' >&2; exit 1"),
+        (
+            ProviderKind::Gemini,
+            "echo 'Error resuming session: No previous sessions found for this project.' >&2; exit 42",
+        ),
+    ] {
+        let mut run = stub(provider, &format!("#!/bin/sh\n{script}\n"));
+        run.launch.harness.resume = Some("01a1fcc8-3f69-7d02-9c96-f09539a8f01f".to_owned());
+        let (_, exit) = run.finish().await;
+        assert_eq!(exit.reason, Some(R::SessionGone), "{exit:?}");
+    }
+}
+
 /// The name of the smaller runner for it.
 #[tokio::test]
 async fn claude_code_in_place_of_the_agent() {
