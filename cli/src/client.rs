@@ -94,6 +94,11 @@ impl Client {
         self.body(self.request(Method::GET, path)).await
     }
 
+    /// The body of `GET path` as it comes; whoever reads it sets the bound.
+    pub(crate) async fn download(&self, path: &str) -> Result<Response, Failure> {
+        self.send(self.request(Method::GET, path)).await
+    }
+
     /// The events of a run from after `last_id` on, as they come.
     pub(crate) async fn events(&self, path: &str, last_id: u64) -> Result<Response, Failure> {
         let mut request =

@@ -2,6 +2,7 @@
 //! its own: rules are in `protocol`, runs in `control-plane`, containers in `worker`.
 
 mod args;
+mod attend;
 mod client;
 mod commands;
 mod connection;

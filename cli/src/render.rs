@@ -83,6 +83,9 @@ pub(crate) fn lines(term: &Term, event: &Event) -> Vec<String> {
             let body = indented("  ", text, usize::MAX).map(|l| term.paint(Style::Bold, &l));
             marked(term, *scripted, body.collect())
         }
+        Event::Session { provider, session_id } => {
+            vec![dim(&format!("  session {} ({})", safe(session_id), safe(provider)))]
+        }
         Event::Notice { text } => vec![term.paint(Style::Warn, &format!("  note: {}", safe(text)))],
         Event::ModelRetry { attempt, wait_ms, message } => {
             let wait = wait_ms.map(|ms| format!(" in {}", duration(ms))).unwrap_or_default();
@@ -97,7 +100,6 @@ pub(crate) fn lines(term: &Term, event: &Event) -> Vec<String> {
         Event::Exit(exit) => self::exit(term, exit),
         Event::PhaseStarted { .. }
         | Event::ImageProgress { .. }
-        | Event::Session { .. }
         | Event::Raw { .. }
         | Event::Usage { .. }
         | Event::ArtifactPart { .. } => Vec::new(),

@@ -139,6 +139,7 @@ impl Cli {
     fn not_started(&self, error: &std::io::Error) -> Failure {
         let program = self.plan.program;
         let missing = error.kind() == std::io::ErrorKind::NotFound;
+        let refused = error.kind() == std::io::ErrorKind::PermissionDenied;
         let found = home::find(program, &home::search_path(&self.launch));
         let text = match found {
             _ if missing && !Path::new(&self.launch.directory).is_dir() => {
@@ -150,7 +151,8 @@ impl Cli {
                 file.display(),
                 self.fix()
             ),
-            None if missing => {
+            // A folder of PATH that the run's user may not enter is reported as a refusal.
+            None if missing || refused => {
                 format!("{program} is not in the image and not on its PATH: {}", self.fix())
             }
             _ => format!("could not start {program}: {error}"),

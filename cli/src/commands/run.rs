@@ -3,25 +3,29 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use protocol::api::{
-    config::{AgentConfig, RunHarness},
-    runs::{CreateRun, RunCreated, RunItem},
+use protocol::{
+    api::{
+        config::{AgentConfig, RunHarness},
+        runs::{CreateRun, RunCreated},
+    },
+    ids::RunId,
 };
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
+    attend::{Attend, Made},
     client::Client,
-    commands::runs::show,
+    commands::runs::followup::hinted,
     connection::Connection,
     context,
     environments::{self, Ingredients},
-    failure::{Failure, code},
-    follow::{Options, follow},
+    failure::Failure,
     interrupts::Interrupts,
-    outcome,
+    mcp,
     policies::Policies,
     prompt::prompt,
     surroundings::Surroundings,
-    term::{Style, Term},
+    term::Term,
 };
 
 /// How often a create is sent when no answer comes; the idempotency key makes them one run.
@@ -47,7 +51,7 @@ pub(crate) struct RunArgs {
     env: Option<String>,
     #[command(flatten)]
     ingredients: Ingredients,
-    /// Who answers: agent (built in) or command
+    /// Who answers: claude, codex, opencode, gemini, agent (built in) or command
     #[arg(long, value_name = "KIND")]
     harness: Option<String>,
     /// The model to ask for
@@ -64,12 +68,14 @@ pub(crate) struct RunArgs {
     /// A title; made from the prompt without it
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
-    /// Print the run's id and leave it running
-    #[arg(long)]
-    no_follow: bool,
-    /// One JSON object a line: every event, then the outcome
-    #[arg(long)]
-    json: bool,
+    /// Go on with this conversation: any of its runs
+    #[arg(long, value_name = "RUN_ID")]
+    conversation: Option<RunId>,
+    /// A JSON file of MCP servers: {"mcpServers": {NAME: {"command", "args", "env"} or {"url", "headers"}}}
+    #[arg(long, value_name = "FILE")]
+    mcp: Option<PathBuf>,
+    #[command(flatten)]
+    attend: Attend,
 }
 
 pub(crate) async fn run(
@@ -96,6 +102,7 @@ pub(crate) async fn run(
         worker_host: args.worker,
         harness: args.harness.map(|kind| RunHarness { kind: Some(kind), ..RunHarness::default() }),
         priority: args.priority,
+        mcp_servers: args.mcp.as_deref().map(mcp::read).transpose()?,
         ..AgentConfig::default()
     };
     args.policies.put_into_run(&mut config);
@@ -103,40 +110,25 @@ pub(crate) async fn run(
         prompt: Some(prompt),
         title: args.title,
         config: Some(config),
+        conversation_id: args.conversation.map(String::from),
         ..CreateRun::default()
     };
-    let created = create(&client, &body).await?;
-    let id = created.run_id.as_str();
-    if args.no_follow {
-        if args.json {
-            term.json(&created)?;
-        } else {
-            term.line(id)?;
-        }
-        return Ok(());
-    }
-    if !args.json {
-        term.line(&term.paint(Style::Dim, &format!("run {id}")))?;
-        if created.at_capacity {
-            term.note("no worker has room for it now; it waits in the queue (`ozma worker` starts another)");
-        }
-    }
-    let options = Options { json: args.json, cancels: true };
-    let state = follow(&client, id, options, &mut interrupts, term).await?;
-    let exit_code = outcome::exit_code(state);
-    let item: RunItem = client.get(&format!("/api/v1/agent/runs/{id}"), &[]).await?;
-    if args.json {
-        term.json(&serde_json::json!({
-            "kind": "outcome", "run_id": id, "state": state, "exit_code": exit_code, "run": item,
-        }))?;
-    } else {
-        show::closing(&item, client.url(), term)?;
-    }
-    if exit_code == code::SUCCESS { Ok(()) } else { Err(Failure::quiet(exit_code)) }
+    let created = create(&client, &body).await.map_err(hinted)?;
+    let made = Made { run_id: &created.run_id, at_capacity: created.at_capacity };
+    args.attend.watch(&client, made, &created, &mut interrupts, term).await
 }
 
 /// Creates the run, once, however often it has to be asked for.
 pub(crate) async fn create(client: &Client, body: &CreateRun) -> Result<RunCreated, Failure> {
+    once(client, "/api/v1/agent/runs", body).await
+}
+
+/// Asks for something to be made, again if no answer comes, under one idempotency key: it is made once.
+pub(crate) async fn once<B: Serialize + Sync, T: DeserializeOwned>(
+    client: &Client,
+    path: &str,
+    body: &B,
+) -> Result<T, Failure> {
     let mut key = [0_u8; 16];
     getrandom::fill(&mut key)
         .map_err(|error| Failure::platform(format!("no randomness: {error}")))?;
@@ -144,7 +136,7 @@ pub(crate) async fn create(client: &Client, body: &CreateRun) -> Result<RunCreat
     let mut tries = 0;
     loop {
         tries += 1;
-        match client.post_once("/api/v1/agent/runs", &key, body).await {
+        match client.post_once(path, &key, body).await {
             // A refused connection reached nobody; anything else that passes is worth another try.
             Err(failure) if tries < TRIES && failure.passing() && failure.status.is_some() => {
                 // Jittered and bounded by TRIES: the plane may be the busier for others who try again.

@@ -1,5 +1,6 @@
-//! `ozma runs`: looking at runs, and cancelling them.
+//! `ozma runs`: looking at runs, going on with them, and cancelling them.
 
+pub(crate) mod followup;
 mod list;
 pub(crate) mod show;
 mod why;
@@ -62,6 +63,8 @@ enum RunsCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Go on with a run's conversation
+    Followup(followup::FollowupArgs),
     /// Stop a run
     Cancel { run: RunId },
     /// The content of an artifact, on standard output or into a file
@@ -95,6 +98,7 @@ pub(crate) async fn run(
         }
         RunsCommand::Logs { run, follow: false, json } => logs(&client, &run, json, term).await,
         RunsCommand::Why { run, json } => why::why(&client, &run, json, term).await,
+        RunsCommand::Followup(args) => followup::follow_up(&client, args, term).await,
         RunsCommand::Cancel { run } => {
             follow::cancel(&client, run.as_str()).await.map_err(|failure| {
                 if failure.status == Some(400) {

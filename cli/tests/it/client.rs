@@ -29,6 +29,11 @@ impl Tenant {
         Self { http: http::client(), url: url.to_owned(), token: token.to_owned() }
     }
 
+    /// The plane's root.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Sends a request to `path` below `/api/v1`, whatever the answer.
     pub(crate) async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Response {
         let mut request = self

@@ -6,6 +6,7 @@ mod bench;
 mod cancel;
 mod cli;
 mod client;
+mod conversation;
 mod direct;
 mod ends;
 mod exec;

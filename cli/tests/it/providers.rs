@@ -4,6 +4,7 @@
 mod ends;
 mod failures;
 mod kept;
+mod planted;
 mod registry;
 mod works;
 

@@ -74,6 +74,10 @@ impl Stack {
         self.folder.path()
     }
 
+    pub(crate) fn worker_id(&self) -> &str {
+        &self.worker_id
+    }
+
     /// What both processes have logged since their last start.
     pub(crate) fn logs(&self) -> String {
         format!("{}\n{}", self.plane.log(), self.worker.log())

@@ -171,6 +171,10 @@ mod tests {
         let error = Config::load(None, pairs(&[("OZ_TENANCY", "hunter2")])).unwrap_err();
         assert_eq!(error.to_string(), "OZ_TENANCY: must be open or registered");
         assert!(Config::load(None, pairs(&[("OZ_LEASE_MS", "-1")])).is_err());
+        let error = Config::load(None, pairs(&[("OZ_DEFAULT_HARNESS", "hal")])).unwrap_err();
+        assert!(error.to_string().starts_with("OZ_DEFAULT_HARNESS: unknown variant"), "{error}");
+        let config = Config::load(None, pairs(&[("OZ_DEFAULT_HARNESS", "command")])).unwrap();
+        assert_eq!(config.validate().unwrap_err().setting, "default_harness");
     }
 
     #[test]

@@ -36,6 +36,7 @@ on_both!(
     a_later_run_names_a_conversation_whose_first_is_gone,
     a_vendor_that_asks_for_time_gets_it,
     a_name_for_a_conversation_is_believed_within_limits,
+    a_plane_may_keep_nothing_and_chooses_who_answers,
 );
 
 const RUNS: &str = "/api/v1/agent/runs";
@@ -429,4 +430,41 @@ async fn a_name_for_a_conversation_is_believed_within_limits(db: Db) {
     assert_eq!(seen().await.as_deref(), Some("newer"));
     claim(&core).await;
     assert_eq!(seen().await, None);
+}
+
+async fn a_plane_may_keep_nothing_and_chooses_who_answers(db: Db) {
+    let url = db.url.clone();
+    let edge = Edge::start_with(|config| {
+        config.database_url = Some(SecretString::from(url));
+        config
+            .apply_env([
+                ("OZ_DEFAULT_HARNESS".to_owned(), "gemini".to_owned()),
+                ("OZ_KEEP_SESSIONS".to_owned(), "no".to_owned()),
+            ])
+            .unwrap();
+    })
+    .await;
+    let mut w1 = worker(&edge, "w-1").await;
+    let mut answers = async |config: Value, provider: ProviderKind| {
+        edge.post("bob", RUNS, &json!({"prompt": "x", "config": config})).await.ok();
+        let task = w1.next_assignment().await;
+        assert_eq!((spec(&task).harness.provider, &spec(&task).session), (provider, &None));
+        complete(&mut w1, &task, &[]).await;
+    };
+    let body = json!({"name": "e", "docker_image": "x", "keep_sessions": true});
+    let open = edge.environment("bob", &body).await;
+    let body = json!({"name": "e", "docker_image": "x", "harness": {"type": "codex"}});
+    let chosen = edge.environment("bob", &body).await;
+    answers(json!({}), ProviderKind::Gemini).await;
+    answers(json!({"environment_id": open}), ProviderKind::Gemini).await;
+    answers(json!({"environment_id": chosen}), ProviderKind::Codex).await;
+    let oz = json!({"environment_id": chosen, "harness": {"type": "oz"}});
+    answers(oz, ProviderKind::Codex).await;
+    for provider in ["claude", "codex", "opencode", "gemini", "agent"] {
+        let config = json!({"environment_id": chosen, "harness": {"type": provider}});
+        let expected = serde_json::from_value(json!(provider)).unwrap();
+        answers(config, expected).await;
+    }
+    w1.close().await;
+    edge.stop().await;
 }

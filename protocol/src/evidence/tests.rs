@@ -1,3 +1,5 @@
+//! What a run of events comes to, as a summary.
+
 use expect_test::expect;
 use serde_json::json;
 

@@ -5,6 +5,7 @@ use protocol::{
     failure::FailureReason,
     secret::Secret,
     sidecar::{Seq, ToSidecar},
+    spec::{Endpoint, HttpEndpoint, ProviderKind},
 };
 use test_support::repo::Repository;
 
@@ -78,9 +79,17 @@ async fn a_failing_command_gives_its_code() {
     assert_eq!((exit.reason, exit.exit_code), (Some(FailureReason::AgentExit), Some(42)));
     assert_eq!(worker.ended().await, Some(42));
     let mut spec = command("");
-    spec.harness.provider = protocol::spec::ProviderKind::Gemini;
+    spec.harness.provider = ProviderKind::Gemini;
+    let exit = Worker::start().run(spec.clone()).await.exit().unwrap();
+    assert_eq!(exit.reason, Some(FailureReason::AuthMissing));
+    spec.harness.endpoint = Some(Endpoint::Gemini(HttpEndpoint {
+        base_url: "http://127.0.0.1:9".to_owned(),
+        api_key: Some(Secret::new("a-key")),
+        ..HttpEndpoint::default()
+    }));
     let exit = Worker::start().run(spec).await.exit().unwrap();
-    assert_eq!(exit.reason, Some(FailureReason::AgentInvocation));
+    assert_eq!(exit.reason, Some(FailureReason::AgentInvocation), "{}", exit.message);
+    assert!(exit.message.contains("ozma harness build gemini"), "{}", exit.message);
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ pub(crate) async fn show(
         return Ok(term.json(&item)?);
     }
     for (name, value) in facts(&item) {
-        let name = term.paint(Style::Dim, &format!("{name:<12}"));
+        let name = term.paint(Style::Dim, &format!("{name:<13}"));
         term.line(&format!("{name}{}", printable(&value)))?;
     }
     summary(&item, client.url(), term)
@@ -41,16 +41,28 @@ fn facts(item: &RunItem) -> Vec<(&'static str, String)> {
     let optional = [
         ("started", item.started_at.map(|at| at.to_string())),
         ("environment", config.and_then(|config| config.environment_id.clone())),
+        ("harness", config.and_then(|config| config.harness.as_ref()?.kind.clone())),
         ("model", config.and_then(|config| config.model_id.clone())),
         ("worker", item.worker_host.clone()),
+        ("conversation", item.conversation_id.as_ref().map(ToString::to_string)),
+        ("session", item.session_id.clone()),
         ("priority", (item.priority != 0).then(|| item.priority.to_string())),
         ("attempt", (item.attempt > 0).then(|| attempt(item))),
         ("waits until", item.queue_until.map(|at| format!("{at}, at the longest"))),
+        ("error code", error_code(item)),
         ("exit code", item.exit_code.map(|code| code.to_string())),
         ("peak memory", item.peak_memory_bytes.map(size)),
     ];
     facts.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
     facts
+}
+
+/// `rate_limit`, and whether trying again may help.
+fn error_code(item: &RunItem) -> Option<String> {
+    let status = item.status_message.as_ref()?;
+    let code = status.error_code.as_ref()?;
+    let again = if status.retryable == Some(true) { " (another try may succeed)" } else { "" };
+    Some(format!("{code}{again}"))
 }
 
 /// `1`, or `2 of 3` where a run has been tried again.
@@ -79,7 +91,7 @@ fn summary(item: &RunItem, url: &str, term: &mut Term) -> Result<(), Failure> {
         term.line(&format!("next attempt at {at} at the earliest"))?;
     }
     for artifact in &item.artifacts {
-        let name = term.paint(Style::Dim, "artifact    ");
+        let name = term.paint(Style::Dim, "artifact     ");
         term.line(&format!("{name}{}", printable(&artifact_line(artifact))))?;
     }
     let state = term.paint(state_style(item.state), item.state.as_str());

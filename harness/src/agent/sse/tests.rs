@@ -1,3 +1,5 @@
+//! What a server may send between two events, and how it is read.
+
 use protocol::failure::FailureReason;
 
 use super::*;

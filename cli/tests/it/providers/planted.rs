@@ -1,0 +1,165 @@
+//! Marked keys, looked for everywhere a run of a provider leaves something: only the provider may have them.
+
+use std::{fs, path::Path, time::Duration};
+
+use protocol::{api::artifacts::ArtifactItem, run::RunState};
+use serde_json::{Value, json};
+use test_support::{
+    image::{LABEL, docker},
+    model::Model,
+    wait::eventually_within,
+};
+
+use crate::{client::Tenant, images, secrets::clean_folder, stack::Stack};
+
+/// In the worker's configuration.
+const OF_WORKER: &str = "planted-model-key-of-the-worker-7a1d";
+/// Among the environment's values.
+const OF_ENVIRONMENT: &str = "planted-model-key-of-the-environment-c3f0";
+/// For a server of tools.
+const OF_SERVER: &str = "planted-key-of-the-server-19be";
+
+const SECRETS: [&str; 3] = [OF_WORKER, OF_ENVIRONMENT, OF_SERVER];
+
+/// Left behind by the set-up, as root: it looks at every process for the model's keys, over and over. Its own words
+/// are no match for what it looks for.
+const SPY: &str = r"(while :; do
+    for file in /proc/[0-9]*/environ /proc/[0-9]*/cmdline; do
+        grep -qa 'planted-[m]odel-key-of-the-[w]orker' $file && echo $file
+    done >>/workspace/found 2>/dev/null
+    echo looked >/workspace/looked
+done) >/dev/null 2>&1 &";
+
+const PROVIDERS: [&str; 5] = ["claude", "codex", "opencode", "gemini", "agent"];
+
+#[tokio::test]
+async fn a_providers_key_is_found_nowhere_else() {
+    let model = Model::start_on(&format!("{}:0", images::host())).await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("worker.toml");
+    fs::write(&config, worker_config(&model)).unwrap();
+    let stack = Stack::start_with(&[("OZ_WORKER_CONFIG", config.to_str().unwrap())]).await;
+    let tenant = stack.tenant("tenant-a");
+
+    let mut runs = Vec::new();
+    for provider in PROVIDERS {
+        runs.push((provider, begin(&tenant, provider, json!({})).await));
+    }
+    // One whose key is its environment's, in place of the worker's.
+    let own =
+        json!({"ANTHROPIC_API_KEY": OF_ENVIRONMENT, "ANTHROPIC_BASE_URL": model.root("sleep")});
+    runs.push(("claude", begin(&tenant, "claude", own).await));
+
+    for (provider, run) in &runs {
+        let container = until_its_tool_runs(&tenant, run).await;
+        clean(provider, "docker inspect", &docker(&["inspect", &container], &[]));
+        clean(provider, "a command line", &docker(&["top", &container, "-eo", "pid,args"], &[]));
+        clean(provider, "docker logs", &docker(&["logs", &container], &[]));
+        tenant.cancel(run).await;
+        tenant.ended_as(run, RunState::Cancelled).await;
+        left_by(&tenant, provider, run).await;
+    }
+    // Each was asked with the key it was meant to be asked with.
+    let asked_with = |key: &str| {
+        let shows = |value: &String| value.contains(key);
+        model.requests().iter().filter(|request| request.headers.values().any(shows)).count()
+    };
+    assert!(asked_with(OF_WORKER) >= PROVIDERS.len() && asked_with(OF_ENVIRONMENT) >= 1);
+
+    for volume in crate::stack::kept(stack.worker_id()) {
+        let mount = format!("{volume}:/kept:ro");
+        let look =
+            format!("grep -rlF {} /kept || true", SECRETS.map(|s| format!("-e {s}")).join(" "));
+        let run = ["run", "--rm", "--label", LABEL, "--network", "none", "--volume", &mount];
+        let found = docker(&[&run[..], &[images::busybox(), "sh", "-c", &look]].concat(), &[]);
+        assert!(found.is_empty(), "{volume} keeps a key in {found}");
+    }
+    clean("any", "the logs", &stack.logs());
+    clean_folder(stack.folder(), &SECRETS);
+    stack.finish().await;
+}
+
+/// Every provider's endpoint is the worker's.
+fn worker_config(model: &Model) -> String {
+    let table = |provider: &str| {
+        let base_url = match provider {
+            "claude" | "gemini" => model.root("sleep"),
+            _ => model.base_url("sleep"),
+        };
+        format!(
+            "[providers.{provider}]\nbase_url = \"{base_url}\"\nmodel = \"test-model\"\napi_key = \"{OF_WORKER}\"\n"
+        )
+    };
+    format!("capacity = 3\n{}", PROVIDERS.map(table).concat())
+}
+
+async fn begin(tenant: &Tenant, provider: &str, env: Value) -> String {
+    let servers = json!({"flow": {"command": "perl", "args": ["/opt/flow/flow.pl"], "env": {"TOKEN": OF_SERVER}}});
+    let environment = tenant
+        .environment(&json!({
+            "name": provider,
+            "docker_image": images::workshop(),
+            "repos": ["/srv/shop.git"],
+            "setup_commands": [SPY],
+            "artifacts": ["found", "looked"],
+            "env_vars": env,
+            "harness": {"type": provider, "mcp_servers": servers},
+        }))
+        .await;
+    let shown = tenant.get(&format!("/environments/{environment}")).await.text().await.unwrap();
+    // Its own values are shown to whoever set them; what its servers are given is not.
+    assert!(!shown.contains(OF_SERVER) && !shown.contains(OF_WORKER), "{shown}");
+    tenant.submit(&environment, "do as the model says").await
+}
+
+/// Gives its container.
+async fn until_its_tool_runs(tenant: &Tenant, run: &str) -> String {
+    eventually_within(Duration::from_mins(3), "the tool sleeps", || async {
+        let sleeping = |id: &String| docker(&["top", id], &[]).contains("sleep 300");
+        let found = Stack::containers(run).into_iter().find(sleeping);
+        if found.is_none() {
+            let item = tenant.run(run).await;
+            assert!(!item.state.is_terminal(), "it ended before its tool began: {item:?}");
+        }
+        found
+    })
+    .await
+}
+
+/// Everything the API tells of the run.
+async fn left_by(tenant: &Tenant, provider: &str, run: &str) {
+    for path in ["", "/events?limit=1000", "/evidence/events.jsonl", "/evidence/summary.json"] {
+        let answer = tenant.get(&format!("/agent/runs/{run}{path}")).await;
+        assert!(answer.status().is_success(), "{provider}: {path}: {}", answer.status());
+        clean(provider, path, &answer.text().await.unwrap());
+    }
+    let mut names = Vec::new();
+    for artifact in &tenant.run(run).await.artifacts {
+        let ArtifactItem::File { data, .. } = artifact else { continue };
+        let content = tenant.artifact(data.artifact_uid.as_str()).await;
+        let content = String::from_utf8_lossy(&content);
+        clean(provider, &data.filename, &content);
+        assert!(
+            data.filename != "found" || content.is_empty(),
+            "{provider}: what the set-up left behind found the key in {content}"
+        );
+        names.push(
+            Path::new(&data.filename)
+                .extension()
+                .map_or(data.filename.clone(), |end| end.to_string_lossy().into_owned()),
+        );
+    }
+    assert!(
+        names.iter().any(|name| name == "looked"),
+        "{provider}: the spy saw nothing at all: {names:?}"
+    );
+    if provider != "agent" {
+        assert!(names.iter().any(|name| name == "jsonl"), "{provider}: no transcript: {names:?}");
+    }
+}
+
+fn clean(provider: &str, what: &str, text: &str) {
+    for secret in SECRETS {
+        assert!(!text.contains(secret), "{provider}: {what} shows {secret}: {text}");
+    }
+}
