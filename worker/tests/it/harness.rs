@@ -181,16 +181,16 @@ async fn what_a_worker_left_that_died_while_it_filled_a_volume_keeps_nobody_wait
     let harness = Image::of(&[("harness/claude/bin/claude", "mounted")], None, name);
     let id = docker(&["image", "inspect", "--format", "{{.Id}}", &harness.0], &[]);
     let id = &id.trim_start_matches("sha256:")[..12];
-    let (filler, volume) = (format!("ozma-fill-{id}"), format!("ozma-harness-claude-{id}"));
+    let (container, volume) = (format!("ozma-fill-{id}"), format!("ozma-harness-claude-{id}"));
     let label = format!("ozma.harness-image={}", harness.0);
     let mount = format!("type=volume,source={volume},target=/harness/claude,volume-label={label}");
     docker(
-        &["create", "--name", &filler, "--label", &label, "--mount", &mount, &harness.0, "/x"],
+        &["create", "--name", &container, "--label", &label, "--mount", &mount, &harness.0, "/x"],
         &[],
     );
     let said = answer(&rig, &claude()).await;
     assert!(said.starts_with("mounted "), "{said}");
-    let filter = format!("name={filler}");
+    let filter = format!("name={container}");
     assert_eq!(docker(&["ps", "--all", "--quiet", "--filter", &filter], &[]), "");
     rig.finish().await;
 }
