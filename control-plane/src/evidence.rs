@@ -18,9 +18,6 @@ use crate::{
     store::{Run, RunEvent, StoreError},
 };
 
-/// Kinds that a summary says nothing of: most of a run's bytes, and not worth reading for it.
-const UNTOLD: [&str; 4] = ["output", "image_progress", "phase_started", "notice"];
-
 /// Why there is none.
 #[derive(Debug, thiserror::Error)]
 pub enum EvidenceError {
@@ -40,24 +37,18 @@ pub async fn summary(core: &Core, scope: &Scope, id: &RunId) -> Result<Summary, 
     let mut fold = Fold::new(facts(&run, harness.provider.as_str(), model));
     let mut after = 0;
     while after < run.last_seq {
-        let page = feed::events_page(core, scope, id, after, MAX_PAGE).await?;
-        if page.gone {
-            return Err(EvidenceError::Gone);
-        }
-        for RunEvent { seq, execution_id, at_ms, kind, data } in page.events {
-            after = seq;
-            if seq <= run.last_seq {
-                let told = !UNTOLD.contains(&kind.as_str());
-                let event: Option<Event> =
-                    told.then(|| EventLine { seq, at_ms, kind, data }.event()).flatten();
-                fold.see(execution_id.as_ref(), at_ms, event.as_ref());
-            }
-        }
-        if !page.more {
-            break;
+        let events = core.store.told_events(id, after, run.last_seq, MAX_PAGE).await?;
+        after = events.last().ok_or(EvidenceError::Gone)?.seq;
+        for RunEvent { seq, execution_id, at_ms, kind, data } in events {
+            let event: Option<Event> = EventLine { seq, at_ms, kind, data }.event();
+            fold.see(execution_id.as_ref(), at_ms, event.as_ref());
         }
         // Another caller's turn: a long run's events are many to read.
         tokio::task::yield_now().await;
+    }
+    // Retention takes the oldest first: while the first one is there, none was missing above.
+    if feed::events_page(core, scope, id, 0, 1).await?.gone {
+        return Err(EvidenceError::Gone);
     }
     Ok(fold.finish(run.state.is_terminal()))
 }

@@ -29,8 +29,10 @@ use super::{
 };
 use crate::{
     feed,
+    scope::Scope,
     state::AppState,
     store::{RunEvent, StoreError},
+    streams::Following,
 };
 
 const DEFAULT_LIMIT: u32 = 200;
@@ -64,9 +66,7 @@ pub(super) async fn run_events(
     let missing = |error| ApiError::store(error, "run");
     if wants_stream(&headers) {
         let scope = caller.scope().clone();
-        let following = app.streams.begin(scope.owner()).ok_or_else(|| {
-            ApiError::Busy(format!("{} streams are followed already", app.streams.most()))
-        })?;
+        let following = begin(&app, &scope)?;
         let first = feed::events_page(&app.core, &scope, &run, after, 1).await.map_err(missing)?;
         if first.gone {
             return Err(EXPIRED);
@@ -90,6 +90,13 @@ pub(super) async fn run_events(
     }
     let page = view_page(page, after);
     Ok((Ignored::from(params), Json(page)).into_response())
+}
+
+/// One more of what a tenant may read so many of at a time.
+pub(super) fn begin(app: &AppState, scope: &Scope) -> Result<Following, ApiError> {
+    app.streams.begin(scope.owner()).ok_or_else(|| {
+        ApiError::Busy(format!("{} streams are followed already", app.streams.most()))
+    })
 }
 
 /// Where to begin: the header a browser sends when it dials again, else the parameters.

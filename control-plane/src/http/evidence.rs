@@ -18,7 +18,7 @@ use protocol::{
 use super::{
     auth::Tenant,
     error::ApiError,
-    events::{EXPIRED, view},
+    events::{EXPIRED, begin, view},
     extract::{Json, Path},
 };
 use crate::{
@@ -41,6 +41,8 @@ pub(super) async fn get_run_summary(
     State(app): State<AppState>,
     Path(id): Path<RunId>,
 ) -> Result<Json<Summary>, ApiError> {
+    // Of a long run it is much to read.
+    let _reading = begin(&app, caller.scope())?;
     Ok(Json(evidence::summary(&app.core, caller.scope(), &id).await?))
 }
 
@@ -56,9 +58,7 @@ pub(super) async fn get_run_event_lines(
     Path(id): Path<RunId>,
 ) -> Result<Response, ApiError> {
     let scope = caller.scope().clone();
-    let following = app.streams.begin(scope.owner()).ok_or_else(|| {
-        ApiError::Busy(format!("{} streams are followed already", app.streams.most()))
-    })?;
+    let following = begin(&app, &scope)?;
     let batches = evidence::events(Arc::clone(&app.core), scope, id).await?;
     let lines = batches.map(move |batch| {
         // It is counted for as long as somebody reads. An error breaks the connection off, so that nobody takes a

@@ -58,13 +58,41 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<RunEvent>, StoreError> {
         const SQL: &str = "select seq, execution_id, at_ms, kind, data from run_events
-             where run_id = $1 and seq > $2 order by seq limit $3";
+             where run_id = $1 and seq > $2 and seq <= $3 order by seq limit $4";
+        self.events(SQL, run, after, u64::MAX, limit).await
+    }
+
+    /// The same up to `last`, without the kinds that a summary says nothing of: they are most of a run's bytes.
+    /// The last one is there of whatever kind, so that nothing at all means that it is kept no longer.
+    pub(crate) async fn told_events(
+        &self,
+        run: &RunId,
+        after: u64,
+        last: u64,
+        limit: u32,
+    ) -> Result<Vec<RunEvent>, StoreError> {
+        const SQL: &str = "select seq, execution_id, at_ms, kind, data from run_events
+             where run_id = $1 and seq > $2 and seq <= $3
+               and (kind not in ('output', 'image_progress', 'phase_started', 'notice') or seq = $3)
+             order by seq limit $4";
+        self.events(SQL, run, after, last, limit).await
+    }
+
+    async fn events(
+        &self,
+        sql: &'static str,
+        run: &RunId,
+        after: u64,
+        last: u64,
+        limit: u32,
+    ) -> Result<Vec<RunEvent>, StoreError> {
         let mut page = Vec::new();
         let mut bytes = 0;
         on_pool!(self, |db| {
-            let mut rows = sqlx::query_as::<_, Row>(SQL)
+            let mut rows = sqlx::query_as::<_, Row>(sql)
                 .bind(run.as_str())
                 .bind(signed(after))
+                .bind(signed(last))
                 .bind(i64::from(limit))
                 .fetch(db);
             while let Some(row) = rows.try_next().await? {

@@ -1,16 +1,20 @@
 //! Evidence over HTTP: every event as a line and one page about the run, before its end and after, and no longer than
 //! its events are kept.
 
-use control_plane::store::{Part, Place};
+use control_plane::store::{Db as Database, Part, Place};
 use protocol::{
     event::{Event, EventSource, Exit},
     evidence::Summary,
     failure::FailureReason,
 };
+use reqwest::Method;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use test_support::worker::{FakeWorker, numbered};
+use test_support::{
+    wait::eventually,
+    worker::{FakeWorker, numbered},
+};
 
 use crate::{
     base::{Db, on_both},
@@ -20,7 +24,8 @@ use crate::{
 on_both!(
     a_run_leaves_evidence,
     of_a_retried_run_the_last_attempt_counts,
-    evidence_goes_with_its_events
+    evidence_goes_with_its_events,
+    a_summary_counts_as_a_stream_and_misses_no_gap
 );
 
 const RUNS: &str = "/api/v1/agent/runs";
@@ -159,5 +164,43 @@ async fn evidence_goes_with_its_events(db: Db) {
         let gone = edge.get("bob", &format!("{RUNS}/{run}/evidence/{file}")).await;
         assert_eq!(gone.problem().0, 410, "{}", gone.text);
     }
+    edge.stop().await;
+}
+
+async fn a_summary_counts_as_a_stream_and_misses_no_gap(db: Db) {
+    let edge = edge(&db).await;
+    let run = edge.run("bob", "do it").await;
+    let request = edge.request(Method::GET, &format!("{RUNS}/{run}/events"), "bob");
+    let following = request.header("accept", "text/event-stream").send().await.unwrap();
+    let path = format!("{RUNS}/{run}/evidence/summary.json");
+    assert_eq!(edge.get("bob", &path).await.problem().0, 429);
+    assert_eq!(edge.get("alice", &path).await.problem().0, 404);
+    drop(following);
+    eventually("the stream is over", async || {
+        (edge.get("bob", &path).await.status == 200).then_some(())
+    })
+    .await;
+
+    let mut worker = FakeWorker::connect(&edge.root, ADMIN, "w-1", 1).await;
+    let task = worker.next_assignment().await;
+    worker.claim(&task).await;
+    // The last word is of a kind that a summary says nothing of, and its time counts all the same.
+    let mut said = numbered(1, &[event("notice", &json!({"text": "x"}))]);
+    let late = edge.plane.core().now() + 60_000;
+    said[0].at_ms = late;
+    worker.send_events(&task.execution_id, EventSource::Sidecar, said).await;
+    worker.acked(&task.execution_id, EventSource::Sidecar, 1).await;
+    assert_eq!(summary(&edge, &run).await.timings.ended_at_ms, late);
+    let sql = "delete from run_events where run_id = $1 and seq = 1";
+    match edge.plane.core().store.db() {
+        Database::Sqlite { write, .. } => {
+            sqlx::query(sql).bind(&run).execute(write).await.unwrap();
+        }
+        Database::Postgres(pool) => {
+            sqlx::query(sql).bind(&run).execute(pool).await.unwrap();
+        }
+    }
+    assert_eq!(edge.get("bob", &path).await.problem().0, 410);
+    worker.close().await;
     edge.stop().await;
 }
