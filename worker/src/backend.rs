@@ -154,7 +154,7 @@ impl Backend {
     /// Removes what this worker has in the engine of executions that are not live, and counts it.
     ///
     /// # Errors
-    /// The engine does not answer, or refuses; the next sweep tries again.
+    /// The engine does not answer.
     pub(crate) async fn sweep(
         &self,
         is_live: &(dyn Fn(&ExecutionId) -> bool + Sync),

@@ -128,14 +128,15 @@ async fn measure(executions: &Executions) -> anyhow::Result<()> {
     let context = &executions.context;
     let disk = &context.disk;
     let mut is_full = disk.note(&usage(executions).await?);
-    while is_full {
-        let Some(image) = context.backend.remove_an_image().await? else { break };
-        context.metrics.image_removed();
-        tracing::info!("image {image}, which nothing uses, made room on the disk");
-        is_full = disk.note(&usage(executions).await?);
+    // What goes wrong is said, and changes nothing about what was measured.
+    if let Err(error) = remove_images(executions, &mut is_full).await {
+        tracing::warn!(error = format!("{error:#}"), "no image could be removed to make room");
     }
-    while is_full && leftovers::remove_a_session(executions).await? {
-        is_full = disk.note(&usage(executions).await?);
+    if let Err(error) = remove_sessions(executions, &mut is_full).await {
+        tracing::warn!(
+            error = format!("{error:#}"),
+            "no conversation could be removed to make room"
+        );
     }
     if is_full != context.gate.is_disk_full() {
         let (used, free) = (disk.used_bytes() >> 20, disk.free_bytes() >> 20);
@@ -150,6 +151,38 @@ async fn measure(executions: &Executions) -> anyhow::Result<()> {
     context.gate.disk_is_full(is_full);
     let (used_bytes, limit_bytes) = (disk.used_bytes(), disk.limit_bytes);
     executions.measured(DiskUse { used_bytes, limit_bytes });
+    Ok(())
+}
+
+async fn remove_images(executions: &Executions, is_full: &mut bool) -> anyhow::Result<()> {
+    let context = &executions.context;
+    while *is_full {
+        let Some(image) = context.backend.remove_an_image().await? else { break };
+        context.metrics.image_removed();
+        tracing::info!("image {image}, which nothing uses, made room on the disk");
+        *is_full = context.disk.note(&usage(executions).await?);
+    }
+    Ok(())
+}
+
+async fn remove_sessions(executions: &Executions, is_full: &mut bool) -> anyhow::Result<()> {
+    if !*is_full {
+        return Ok(());
+    }
+    let context = &executions.context;
+    for conversation in leftovers::unused_sessions(executions).await? {
+        match leftovers::remove_session(executions, &conversation).await {
+            Ok(true) => *is_full = context.disk.note(&usage(executions).await?),
+            Ok(false) => {}
+            Err(error) => {
+                context.metrics.cleanup_failed();
+                tracing::warn!(error = format!("{error:#}"), "a conversation makes no room");
+            }
+        }
+        if !*is_full {
+            break;
+        }
+    }
     Ok(())
 }
 

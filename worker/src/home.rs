@@ -3,7 +3,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -177,10 +177,7 @@ impl Home {
 
     /// Removes the folder; one that is gone already is removed.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            done => done,
-        }
+        remove_tree(&self.path)
     }
 
     /// Every execution that left a folder here, with its record where that can be read.
@@ -225,6 +222,33 @@ fn only_ours(folder: &Path) -> io::Result<bool> {
 pub(crate) fn folder(path: &Path, mode: u32) -> io::Result<()> {
     match fs::DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        done => done,
+    }
+}
+
+/// Removes a folder and everything in it; one that is gone already is removed. A run may have taken the right to
+/// write from its folders, which keeps anybody but root from removing what is in them.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    let removed = match fs::remove_dir_all(path) {
+        Err(error)
+            if error.kind() == io::ErrorKind::PermissionDenied
+                && !rustix::process::geteuid().is_root() =>
+        {
+            let mut folders = vec![path.to_owned()];
+            while let Some(folder) = folders.pop() {
+                // What stays as it is fails below.
+                let _ = fs::set_permissions(&folder, fs::Permissions::from_mode(0o700));
+                let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+                let inner =
+                    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+                folders.extend(inner.map(|entry| entry.path()));
+            }
+            fs::remove_dir_all(path)
+        }
+        done => done,
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
     }
 }
@@ -290,5 +314,25 @@ mod tests {
         assert_eq!(home.exit().unwrap(), None);
         home.remove().unwrap();
         home.remove().unwrap();
+    }
+
+    #[test]
+    fn a_tree_without_the_right_to_write_goes_and_a_link_leads_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        let deep = folder.path().join("kept/closed/deep");
+        fs::create_dir_all(&deep).unwrap();
+        fs::write(deep.join("file"), "").unwrap();
+        std::os::unix::fs::symlink(outside.path(), deep.join("link")).unwrap();
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(outside.path(), 0o555);
+        mode(&deep, 0o555);
+        mode(deep.parent().unwrap(), 0);
+        remove_tree(&folder.path().join("kept")).unwrap();
+        assert!(!folder.path().join("kept").exists());
+        assert_eq!(fs::metadata(outside.path()).unwrap().permissions().mode() & 0o777, 0o555);
+        remove_tree(&folder.path().join("kept")).unwrap();
     }
 }

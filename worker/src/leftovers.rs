@@ -32,15 +32,10 @@ pub(crate) async fn sweep(executions: Arc<Executions>) {
     let context = &executions.context;
     loop {
         let mut swept = Swept::default();
-        let done = sweep_once(&executions, &mut swept).await;
-        context.metrics.swept(&swept);
-        if let Err(error) = done {
-            context.metrics.cleanup_failed();
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "a sweep failed; the next one tries again"
-            );
+        if let Err(error) = sweep_once(&executions, &mut swept).await {
+            swept.failed(&error);
         }
+        context.metrics.swept(&swept);
         tokio::select! {
             () = context.life.aborting().cancelled() => return,
             () = context.life.draining().cancelled() => return,
@@ -59,9 +54,10 @@ async fn sweep_once(executions: &Executions, swept: &mut Swept) -> anyhow::Resul
     for (home, id) in Home::ids(&context.state_dir).context("read the state folder")? {
         if !is_live(&id) {
             tracing::info!(execution.id = %id, "what execution {id} left is removed");
-            context.backend.remove(&home, &id).await?;
-            home.remove().context("remove its folder")?;
-            swept.folders += 1;
+            match remove_home(executions, &home, &id).await {
+                Ok(()) => swept.folders += 1,
+                Err(error) => swept.failed(&error),
+            }
         }
     }
     context.backend.sweep(&is_live, swept).await?;
@@ -69,39 +65,51 @@ async fn sweep_once(executions: &Executions, swept: &mut Swept) -> anyhow::Resul
     context.backend.tidy().await
 }
 
+async fn remove_home(executions: &Executions, home: &Home, id: &ExecutionId) -> anyhow::Result<()> {
+    executions.context.backend.remove(home, id).await?;
+    home.remove().with_context(|| format!("remove the folder of {id}"))
+}
+
 /// Removes conversations that are kept for longer, or larger, than they may be.
 async fn sweep_sessions(executions: &Executions, swept: &mut Swept) -> anyhow::Result<()> {
     let context = &executions.context;
     let kept = context.backend.sessions().await?;
     for conversation in context.sessions.due(kept, &|id| executions.uses(id)) {
-        if remove_session(executions, &conversation).await? {
-            swept.sessions += 1;
+        match remove_session(executions, &conversation).await {
+            Ok(true) => swept.sessions += 1,
+            Ok(false) => {}
+            Err(error) => swept.failed(&error),
         }
     }
     Ok(())
 }
 
-/// Removes the conversation that was unused for longest, to make room; false when there is none.
+/// Conversations that no execution uses, and first what was unused for longest.
 ///
 /// # Errors
 /// The backend does not answer.
-pub(crate) async fn remove_a_session(executions: &Executions) -> anyhow::Result<bool> {
+pub(crate) async fn unused_sessions(executions: &Executions) -> anyhow::Result<Vec<RunId>> {
     let context = &executions.context;
     let kept = context.backend.sessions().await?;
-    match context.sessions.oldest(kept, &|id| executions.uses(id)) {
-        Some(conversation) => remove_session(executions, &conversation).await,
-        None => Ok(false),
-    }
+    Ok(context.sessions.unused(kept, &|id| executions.uses(id)))
 }
 
-/// An execution says that it uses a conversation before it waits for its turn to look for it.
-async fn remove_session(executions: &Executions, conversation: &RunId) -> anyhow::Result<bool> {
+/// Removes what is kept of a conversation; false when something uses it by now. An execution says that it uses one
+/// before it waits for its turn to look for it.
+///
+/// # Errors
+/// It cannot be removed.
+pub(crate) async fn remove_session(
+    executions: &Executions,
+    conversation: &RunId,
+) -> anyhow::Result<bool> {
     let context = &executions.context;
     let _nobody_looks = context.sessions.turn().await;
     if executions.uses(conversation) {
         return Ok(false);
     }
-    let removed = context.backend.remove_session(conversation).await?;
+    let removed = context.backend.remove_session(conversation).await;
+    let removed = removed.with_context(|| format!("remove conversation {conversation}"))?;
     if removed {
         tracing::info!("what was kept of conversation {conversation} is removed");
     }

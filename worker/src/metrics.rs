@@ -70,6 +70,7 @@ impl Metrics {
         for (counter, count) in self.swept.iter().zip(counts) {
             counter.fetch_add(count, Relaxed);
         }
+        self.cleanup_failed.fetch_add(swept.failures(), Relaxed);
     }
 
     pub(crate) fn image_removed(&self) {

@@ -75,14 +75,12 @@ impl Sessions {
         due(self.look(kept, is_live), self.keep, self.max_bytes)
     }
 
-    /// The one that was unused for longest, if there is one that is not live.
-    pub(crate) fn oldest(
-        &self,
-        kept: Vec<RunId>,
-        is_live: &dyn Fn(&RunId) -> bool,
-    ) -> Option<RunId> {
-        let unused = self.look(kept, is_live).into_iter().filter(|kept| !kept.is_live);
-        unused.max_by_key(|kept| kept.unused).map(|kept| kept.conversation)
+    /// Those that are not live, and first what was unused for longest.
+    pub(crate) fn unused(&self, kept: Vec<RunId>, is_live: &dyn Fn(&RunId) -> bool) -> Vec<RunId> {
+        let mut kept = self.look(kept, is_live);
+        kept.retain(|kept| !kept.is_live);
+        kept.sort_by_key(|kept| std::cmp::Reverse(kept.unused));
+        kept.into_iter().map(|kept| kept.conversation).collect()
     }
 
     fn look(&self, kept: Vec<RunId>, is_live: &dyn Fn(&RunId) -> bool) -> Vec<Kept> {
@@ -181,7 +179,7 @@ mod tests {
         // Another life knows when; what is gone is forgotten.
         let sessions = Sessions::open(&bounds, folder.path());
         sessions.measured(HashMap::from([(one.clone(), 8), (two.clone(), 8)]));
-        assert_eq!(sessions.oldest(vec![one.clone()], &|_| true), None);
+        assert!(sessions.unused(vec![one.clone()], &|_| true).is_empty());
         assert_eq!(lock(&sessions.used).len(), 1);
         let due = sessions.due(vec![one.clone(), two.clone()], &|id| *id == one);
         assert_eq!(due, [two]);

@@ -73,6 +73,23 @@ pub(crate) struct Swept {
     /// Conversations, each with all that was kept of it.
     pub(crate) sessions: u64,
     pub(crate) folders: u64,
+    /// What could not be removed.
+    failed: u64,
+}
+
+impl Swept {
+    /// Says so, and lets the sweep go on: one thing that stays for ever is no reason to keep the others.
+    pub(crate) fn failed(&mut self, error: &anyhow::Error) {
+        self.failed += 1;
+        tracing::warn!(
+            error = format!("{error:#}"),
+            "something could not be removed; the next sweep tries again"
+        );
+    }
+
+    pub(crate) fn failures(&self) -> u64 {
+        self.failed
+    }
 }
 
 /// The sidecar's journal, read after the end.

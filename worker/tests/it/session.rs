@@ -5,7 +5,10 @@ use protocol::{
     link::FromWorker,
     spec::{RunSpec, SessionSpec},
 };
-use test_support::{image::docker, wait::eventually};
+use test_support::{
+    image::{self, docker},
+    wait::eventually,
+};
 
 use crate::rig::{Rig, command, container};
 
@@ -180,6 +183,45 @@ async fn beyond_the_bound_the_oldest_goes() {
     eventually("the oldest to go", || async { volumes(&old).is_empty().then_some(()) }).await;
     assert_eq!(said(&rig, &next(&new, "ls")).await, "big\n");
     forget(rig).await;
+}
+
+#[tokio::test]
+async fn one_that_is_in_use_keeps_no_younger_one_from_making_room() {
+    let rig = rig(|config| config.disk_limit_bytes = 30 * MIB).await;
+    let old = first("echo written");
+    said(&rig, &old).await;
+    eventually("its container to go", || async { (rig.homes() == 0).then_some(()) }).await;
+    // Somebody looks into it.
+    let mount = format!("ozma-workspace-{}:/w", old.run_id);
+    let create = ["create", "--label", image::LABEL, "-v", &mount, image::busybox(), "true"];
+    let holder = docker(&create, &[]);
+    let young = first("dd if=/dev/zero of=big bs=1M count=40 2>/dev/null; echo written");
+    said(&rig, &young).await;
+    eventually("the younger to go", || async { volumes(&young).is_empty().then_some(()) }).await;
+    eventually("room", || async { (rig.plane.seen().heartbeat.clone()?.free > 0).then_some(()) })
+        .await;
+    assert!(!volumes(&old).is_empty());
+    docker(&["rm", &holder], &[]);
+    forget(rig).await;
+}
+
+#[tokio::test]
+async fn one_that_cannot_be_removed_keeps_nothing_from_being_cleaned_up() {
+    let mut rig = Rig::direct().await;
+    rig.kill();
+    let sessions = rig.config.state_dir.join(".sessions");
+    std::fs::create_dir_all(&sessions).unwrap();
+    // No folder, so that not even root can remove it as one.
+    std::fs::write(sessions.join("a"), "").unwrap();
+    rig.config.sessions.keep_secs = 0;
+    rig.config.sweep_ms = 100;
+    rig.start().await;
+    let begun = first("mkdir closed; touch closed/file; chmod 555 closed");
+    said(&rig, &begun).await;
+    let kept = sessions.join(begun.run_id.as_str());
+    eventually("the other to go", || async { (!kept.exists()).then_some(()) }).await;
+    assert!(sessions.join("a").exists());
+    rig.finish().await;
 }
 
 #[tokio::test]

@@ -14,7 +14,10 @@ use protocol::{
 };
 
 use super::Direct;
-use crate::backend::answer::{Failure, session_gone};
+use crate::{
+    backend::answer::{Failure, session_gone},
+    home::remove_tree,
+};
 
 /// Below the state folder; its name is no execution's.
 const FOLDER: &str = ".sessions";
@@ -69,13 +72,8 @@ impl Kept {
 
     fn remove(&self) -> io::Result<()> {
         // First what makes it somebody's: half of it is not to be taken for the whole.
-        for gone in [fs::remove_file(self.path.join(TENANT)), fs::remove_dir_all(&self.path)] {
-            match gone {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
+        let _ = fs::remove_file(self.path.join(TENANT));
+        remove_tree(&self.path)
     }
 }
 

@@ -27,7 +27,7 @@ impl Docker {
     /// anything of it exists, so what is being started is never an orphan.
     ///
     /// # Errors
-    /// The engine does not answer, or refuses to remove something; what came before it is removed.
+    /// The engine does not answer.
     pub(in crate::backend) async fn sweep(
         &self,
         is_live: &(dyn Fn(&ExecutionId) -> bool + Sync),
@@ -35,13 +35,17 @@ impl Docker {
     ) -> anyhow::Result<()> {
         for id in self.containers().await?.into_iter().filter(|id| !is_live(id)) {
             tracing::info!(execution.id = %id, "the container that execution {id} left is removed");
-            self.remove_container(&id).await?;
-            swept.containers += 1;
+            match self.remove_container(&id).await {
+                Ok(()) => swept.containers += 1,
+                Err(failure) => swept.failed(&failure.into()),
+            }
         }
         for id in self.networks().await?.into_iter().filter(|id| !is_live(id)) {
             tracing::info!(execution.id = %id, "the network that execution {id} left is removed");
-            self.remove_network(&id).await?;
-            swept.networks += 1;
+            match self.remove_network(&id).await {
+                Ok(()) => swept.networks += 1,
+                Err(failure) => swept.failed(&failure.into()),
+            }
         }
         for Volume { name, execution: id, .. } in self.volumes_of_runs().await? {
             if !is_live(&id) {
@@ -50,7 +54,9 @@ impl Docker {
                     Ok(()) => swept.volumes += 1,
                     // Somebody's container uses it: theirs now.
                     Err(error) if status(&error) == Some(409) => {}
-                    Err(error) => return Err(error).context("remove a volume"),
+                    Err(error) => {
+                        swept.failed(&anyhow::Error::new(error).context("remove a volume"));
+                    }
                 }
             }
         }
