@@ -14,13 +14,13 @@ mod text;
 pub(crate) mod tools;
 pub(crate) mod wire;
 
-use std::{collections::BTreeMap, path::Path, time::Instant};
+use std::{path::Path, time::Instant};
 
 use protocol::{
     event::{Event, Exit},
     failure::FailureReason,
     sidecar::Launch,
-    spec::{AgentBounds, McpServer},
+    spec::AgentBounds,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +48,6 @@ pub(crate) struct Agent {
     session: Option<Session>,
     /// What a person should know before it begins.
     notices: Vec<String>,
-    mcp_servers: BTreeMap<String, McpServer>,
 }
 
 impl Agent {
@@ -78,12 +77,11 @@ impl Agent {
         conversation.push(Message::User(launch.prompt));
         Ok(Self {
             model,
-            tools: Tools::new(&launch.directory, launch.env),
+            tools: Tools::new(&launch.directory, launch.env, launch.harness.mcp_servers),
             bounds: launch.harness.bounds,
             conversation,
             session,
             notices,
-            mcp_servers: launch.harness.mcp_servers,
         })
     }
 }
@@ -116,7 +114,7 @@ impl Adapter for Agent {
             self.say(prompt, &feed).await;
         }
         tokio::select! {
-            () = self.tools.connect(&self.mcp_servers, &feed) => {}
+            () = self.tools.connect(&feed) => {}
             () = cancel.cancelled() => return Err(Failure::cancelled()),
         }
         let mut used = Usage::default();

@@ -3,65 +3,99 @@
 
 mod server;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use futures_util::future::join_all;
 use protocol::{secret::Secret, spec::McpServer};
 
-use self::server::Server;
-use crate::agent::tools::Tool;
+pub(super) use self::server::Bounds;
+use self::server::{Server, Setting};
+use crate::agent::{text::cut, tools::Tool};
 
 /// Most tools offered of all servers together; the rest is left out, and a notice says so.
 const MAX_TOOLS: usize = 256;
+
+/// Largest size of what the model is told of them, in bytes; what is over it is left out in the same way.
+const MAX_TOOLS_BYTES: usize = 512 << 10;
+
+/// Longest reason for a server that did not start, in bytes: some of it is the server's own word.
+const MAX_REASON_BYTES: usize = 2 << 10;
 
 /// Longest name of a tool that endpoints take.
 const MAX_WIRE_NAME: usize = 64;
 
 pub(super) struct Servers {
-    directory: PathBuf,
-    env: BTreeMap<String, Secret>,
+    setting: Setting,
     running: BTreeMap<String, Server>,
 }
 
 impl Servers {
     pub(super) fn new(directory: PathBuf, env: BTreeMap<String, Secret>) -> Self {
-        Self { directory, env, running: BTreeMap::new() }
+        let setting = Setting { directory, env, bounds: Bounds::default() };
+        Self { setting, running: BTreeMap::new() }
     }
 
-    /// Starts those that do not run yet, side by side. What did not go well, in sentences.
+    #[cfg(test)]
+    pub(super) fn bound(&mut self, bounds: Bounds) {
+        self.setting.bounds = bounds;
+    }
+
+    /// Starts, side by side, those that do not run yet, or not as they are wanted. What did not go well, in sentences.
     pub(super) async fn start(&mut self, wanted: &BTreeMap<String, McpServer>) -> Vec<String> {
-        let (directory, env) = (&self.directory, &self.env);
         let starts = wanted
             .iter()
-            .filter(|(name, _)| !self.running.contains_key(*name))
-            .map(async |(name, how)| (name, Server::start(how, directory, env).await));
+            .filter(|(name, how)| !self.runs(name, how))
+            .map(async |(name, how)| (name, Server::start(how, &self.setting).await));
         let mut failures = Vec::new();
         for (name, started) in join_all(starts).await {
             match started {
                 Ok(server) => {
                     self.running.insert(name.clone(), server);
                 }
-                Err(why) => failures.push(format!("the MCP server {name} did not start: {why}")),
+                Err(why) => {
+                    self.running.remove(name);
+                    let (why, _) = cut(why, MAX_REASON_BYTES);
+                    failures.push(format!("the MCP server {name} did not start: {why}"));
+                }
             }
         }
-        let tools: usize = self.running.values().map(|server| server.tools().len()).sum();
-        if tools > MAX_TOOLS {
-            failures.push(format!("the MCP servers have {tools} tools; {MAX_TOOLS} are offered"));
+        let all: usize = self.running.values().map(|server| server.tools().len()).sum();
+        let offered = self.tools().len();
+        if all > offered {
+            failures.push(format!("the MCP servers have {all} tools; {offered} are offered"));
         }
         failures
     }
 
     /// Every tool as the model is told of it.
-    pub(super) fn tools(&self) -> impl Iterator<Item = Tool> {
-        let all = self.running.iter().flat_map(|(name, server)| {
-            server.tools().iter().map(move |tool| Tool {
-                name: format!("{name}.{}", tool.name),
-                wire_name: wire_name(name, &tool.name),
-                description: tool.description.clone(),
-                input_schema: tool.input_schema.clone(),
-            })
-        });
-        all.take(MAX_TOOLS)
+    pub(super) fn tools(&self) -> Vec<Tool> {
+        let mut left = MAX_TOOLS_BYTES;
+        let mut names = BTreeSet::new();
+        let mut tools = Vec::new();
+        for (name, server) in &self.running {
+            for tool in server.tools() {
+                let wire_name = wire_name(name, &tool.name);
+                let size = tool.description.len() + tool.input_schema.to_string().len();
+                if tools.len() < MAX_TOOLS && size <= left && names.insert(wire_name.clone()) {
+                    left -= size;
+                    tools.push(Tool {
+                        name: format!("{name}.{}", tool.name),
+                        wire_name,
+                        description: tool.description.clone(),
+                        input_schema: tool.input_schema.clone(),
+                    });
+                }
+            }
+        }
+        tools
+    }
+
+    /// Whether a server of this name runs, and is this one.
+    fn runs(&self, name: &str, how: &McpServer) -> bool {
+        self.running.get(name).is_some_and(|server| server.how() == how)
     }
 
     /// The names of a server's tools; `None` when it does not run.
@@ -81,7 +115,7 @@ impl Servers {
         if !server.tools().iter().any(|known| known.name == tool) {
             return None;
         }
-        let called = server.call(tool, arguments, &self.directory, &self.env).await;
+        let called = server.call(tool, arguments, &self.setting).await;
         Some(called.map_err(|why| format!("the MCP server {server_name}: {why}")))
     }
 }
@@ -115,7 +149,7 @@ mod tests {
             wire_name("a", &"x".repeat(201)),
             wire_name("a", "é"),
         ];
-        let distinct: std::collections::BTreeSet<_> = names.iter().collect();
+        let distinct: BTreeSet<_> = names.iter().collect();
         assert_eq!(distinct.len(), names.len());
         for name in &names {
             assert!(name.len() <= MAX_WIRE_NAME, "{name}");

@@ -5,6 +5,8 @@ mod files;
 mod registry;
 mod result;
 mod shell;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -12,6 +14,7 @@ use protocol::{event::Event, secret::Secret, spec::McpServer};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use self::registry::{Found, REGISTRY};
 use crate::{agent::mcp::Servers, credentials::is_credential, feed::Feed};
 pub(super) use result::Result;
 
@@ -33,30 +36,56 @@ const SCAN: &str = "workbench.registry.scan";
 pub(super) struct Tools {
     directory: PathBuf,
     shell: shell::Shell,
+    /// The run's own servers, whose names nobody else takes.
+    own: BTreeMap<String, McpServer>,
     servers: Servers,
     offered: Vec<Tool>,
 }
 
 impl Tools {
     /// Commands and servers get `env` without the provider's credentials.
-    pub(super) fn new(directory: &str, mut env: BTreeMap<String, Secret>) -> Self {
+    pub(super) fn new(
+        directory: &str,
+        mut env: BTreeMap<String, Secret>,
+        own: BTreeMap<String, McpServer>,
+    ) -> Self {
         env.retain(|name, _| !is_credential(name));
         let directory = PathBuf::from(directory);
         Self {
             servers: Servers::new(directory.clone(), env.clone()),
             shell: shell::Shell::new(directory.clone(), env),
+            own,
             directory,
             offered: declarations(),
         }
     }
 
-    /// Starts the run's servers and offers their tools. One that does not start is told of, and left out.
-    pub(super) async fn connect(&mut self, servers: &BTreeMap<String, McpServer>, feed: &Feed) {
-        for text in self.servers.start(servers).await {
+    /// Starts the run's servers, and those that a scan once found in this folder, and offers their tools. What does
+    /// not start is told of, and left out.
+    pub(super) async fn connect(&mut self, feed: &Feed) {
+        let mut notices = Vec::new();
+        let mut found = registry::read(&self.directory).unwrap_or_else(|why| {
+            notices.push(format!("{REGISTRY} is not used: {why}"));
+            Found::default()
+        });
+        found.without(&self.own);
+        notices.extend(found.skipped.iter().map(|why| format!("{REGISTRY}: {why}")));
+        if !found.servers.is_empty() {
+            let names: Vec<_> = found.servers.keys().map(String::as_str).collect();
+            notices.push(format!("started as {REGISTRY} says: {}", names.join(", ")));
+        }
+        found.servers.extend(self.own.clone());
+        notices.extend(self.start(&found.servers).await);
+        for text in notices {
             feed.send(Event::Notice { text }).await;
         }
+    }
+
+    async fn start(&mut self, wanted: &BTreeMap<String, McpServer>) -> Vec<String> {
+        let failures = self.servers.start(wanted).await;
         self.offered = declarations();
         self.offered.extend(self.servers.tools());
+        failures
     }
 
     pub(super) fn offered(&self) -> &[Tool] {
@@ -101,11 +130,10 @@ impl Tools {
     }
 
     async fn scan(&mut self, input: &registry::Input) -> std::result::Result<String, String> {
-        let found = registry::scan(&self.directory, input)?;
-        let failures = self.servers.start(&found.servers).await;
+        let mut found = registry::scan(&self.directory, input)?;
+        found.without(&self.own);
+        let failures = self.start(&found.servers).await;
         let written = registry::write(&self.directory, &found, &self.servers)?;
-        self.offered = declarations();
-        self.offered.extend(self.servers.tools());
         Ok(registry::report(&written, &self.servers, &found.skipped, &failures))
     }
 

@@ -10,12 +10,13 @@ use protocol::{
 
 use crate::run::Run;
 
+const FLOW: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../test-support/mcp/flow.py");
+
 /// The workflow server, as a program.
 fn flow() -> McpServer {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../test-support/mcp/flow.py");
     McpServer::Stdio {
         command: "python3".to_owned(),
-        args: vec![script.to_owned()],
+        args: vec![FLOW.to_owned()],
         env: BTreeMap::from([("OF_THE_SERVER".to_owned(), Secret::new("its own"))]),
     }
 }
@@ -36,6 +37,16 @@ fn results(events: &[Event]) -> Vec<(&str, bool, &str)> {
             Event::ToolResult { name, ok, output, .. } => {
                 Some((name.as_str(), *ok, output.as_str()))
             }
+            _ => None,
+        })
+        .collect()
+}
+
+fn notices(events: &[Event]) -> Vec<&str> {
+    events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Notice { text } => Some(text.as_str()),
             _ => None,
         })
         .collect()
@@ -113,13 +124,7 @@ async fn a_server_that_does_not_start_is_told_of_and_left_out() {
     .into();
     let (events, exit) = run.finish().await;
     assert!(exit.success, "{exit:?}");
-    let notices: Vec<_> = events
-        .iter()
-        .filter_map(|event| match event {
-            Event::Notice { text } => Some(text.as_str()),
-            _ => None,
-        })
-        .collect();
+    let notices = notices(&events);
     for name in ["missing", "silent", "nobody"] {
         let told = format!("the MCP server {name} did not start");
         assert!(notices.iter().any(|text| text.starts_with(&told)), "{notices:?}");
@@ -139,8 +144,7 @@ async fn a_scan_brings_servers_and_writes_them_down() {
     ]);
     let folder = run.folder.path();
     std::fs::create_dir_all(folder.join("servers/flow")).unwrap();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../test-support/mcp/flow.py");
-    std::fs::copy(script, folder.join("servers/flow/flow.py")).unwrap();
+    std::fs::copy(FLOW, folder.join("servers/flow/flow.py")).unwrap();
     let manifest = r#"{"name": "flow", "command": "python3", "args": ["flow.py"]}"#;
     std::fs::write(folder.join("servers/flow/server.json"), manifest).unwrap();
     let (events, exit) = run.finish().await;
@@ -157,13 +161,94 @@ async fn a_scan_brings_servers_and_writes_them_down() {
     assert!(tools.iter().any(|tool| tool == "status"), "{tools:?}");
 }
 
+/// The same folder, once more.
+fn again(first: &Run, turns: &[(&str, &str)]) -> Run {
+    let mut run = calls(turns);
+    run.launch.directory.clone_from(&first.launch.directory);
+    run
+}
+
+#[tokio::test]
+async fn a_later_run_has_the_servers_that_a_scan_wrote_down() {
+    const ASK: (&str, &str) = ("flow__variable", r#"{"name": "OF_THE_MANIFEST"}"#);
+    const ECHO: (&str, &str) = ("flow__echo", r#"{"text": "x"}"#);
+    const SCAN: (&str, &str) = ("workbench_registry_scan", "{}");
+    let first = calls(&[SCAN, ASK]);
+    let servers = first.folder.path().join("servers");
+    std::fs::create_dir(&servers).unwrap();
+    std::fs::copy(FLOW, servers.join("flow.py")).unwrap();
+    let manifest = |program: &str| {
+        let text = format!(
+            r#"{{"name": "flow", "command": "python3", "args": ["{program}"],
+                "env": {{"OF_THE_MANIFEST": "kept-there"}}}}"#
+        );
+        std::fs::write(servers.join("flow.json"), text).unwrap();
+    };
+    manifest("flow.py");
+    let (events, exit) = first.finish().await;
+    assert!(exit.success, "{exit:?}");
+    assert_eq!(results(&events)[1].2, "kept-there");
+    let file = first.folder.path().join(".workbench/registry/mcp.json");
+    assert!(!std::fs::read_to_string(&file).unwrap().contains("kept-there"));
+
+    let (events, _) = again(&first, &[ASK, ECHO]).finish().await;
+    let called = [("flow.variable", true, "kept-there"), ("flow.echo", true, "echo:x")];
+    assert_eq!(results(&events), called);
+    assert_eq!(notices(&events), ["started as .workbench/registry/mcp.json says: flow"]);
+
+    // The run's own server of that name is the one that is asked, and a scan leaves it so.
+    let mut own = again(&first, &[ASK, SCAN, ASK]);
+    own.launch.harness.mcp_servers = [("flow".to_owned(), flow())].into();
+    let (events, _) = own.finish().await;
+    let called = results(&events);
+    assert_eq!((called[0].2, called[2].2), ("not set", "not set"));
+    assert!(called[1].2.contains("flow: the run has a server of its own"), "{called:?}");
+    std::fs::remove_file(&file).unwrap();
+    assert!(first.finish().await.1.success);
+
+    // A manifest that was changed since counts from the next scan on.
+    let other = std::fs::read_to_string(FLOW).unwrap().replace("echo:", "changed:");
+    std::fs::write(servers.join("other.py"), other).unwrap();
+    manifest("other.py");
+    let (events, _) = again(&first, &[ECHO, SCAN, ECHO]).finish().await;
+    let called = results(&events);
+    assert_eq!((called[0].2, called[2].2), ("echo:x", "changed:x"));
+}
+
+#[tokio::test]
+async fn a_broken_registry_is_told_of_and_not_used() {
+    let many: Vec<_> = (0..70).map(|n| format!(r#""s{n}": {{"command": "true"}}"#)).collect();
+    let many = format!(r#"{{"mcpServers": {{{}}}}}"#, many.join(","));
+    for (text, told) in [
+        ("{", "is not used: it is not as a scan writes it"),
+        (r#"{"mcpServers": {"a": 1}}"#, "is not used: it is not as a scan writes it"),
+        (&"x".repeat(5 << 20), "is not used: more than 4194304 bytes"),
+        ("\u{0}", "is not used: it is not as a scan writes it"),
+        (r#"{"mcpServers": {"a.b": {"command": "x"}}}"#, ": \"a.b\" is no name"),
+        (r#"{"mcpServers": {"a": {"command": "/none"}}}"#, "the MCP server a did not start"),
+        (&many, ": more than 64 servers"),
+    ] {
+        let run = calls(&[("shell", r#"{"command": "echo fine"}"#)]);
+        let registry = run.folder.path().join(".workbench/registry");
+        std::fs::create_dir_all(&registry).unwrap();
+        std::fs::write(registry.join("mcp.json"), text).unwrap();
+        let (events, exit) = run.finish().await;
+        assert!(exit.success && results(&events)[0].1, "{exit:?}");
+        let notices = notices(&events);
+        assert!(notices.iter().any(|text| text.contains(told)), "{told}: {notices:?}");
+    }
+    let run = calls(&[("shell", r#"{"command": "echo fine"}"#)]);
+    std::fs::create_dir_all(run.folder.path().join(".workbench/registry/mcp.json")).unwrap();
+    let (events, exit) = run.finish().await;
+    assert!(exit.success && notices(&events)[0].contains("no regular file"), "{events:?}");
+}
+
 #[tokio::test]
 async fn a_server_over_http() {
     let folder = tempfile::tempdir().unwrap();
     let port = folder.path().join("port");
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../test-support/mcp/flow.py");
     let mut server = tokio::process::Command::new("python3")
-        .args([script, "--http", &port.display().to_string()])
+        .args([FLOW, "--http", &port.display().to_string()])
         .kill_on_drop(true)
         .spawn()
         .unwrap();

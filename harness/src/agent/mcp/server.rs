@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::Path,
+    path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
@@ -11,7 +11,9 @@ use protocol::{secret::Secret, spec::McpServer};
 use reqwest::header::{HeaderName, HeaderValue};
 use rmcp::{
     RoleClient, ServiceError, ServiceExt,
-    model::{CallToolRequestParams, CallToolResult, ContentBlock, JsonObject},
+    model::{
+        CallToolRequestParams, CallToolResult, ContentBlock, JsonObject, PaginatedRequestParams,
+    },
     service::RunningService,
     transport::{
         StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig,
@@ -22,21 +24,40 @@ use tokio::process::{Child, Command};
 
 use crate::{agent::text::cut, process::signal_group, tls};
 
-/// From the start of a server to its list of tools.
-const START_WITHIN: Duration = Duration::from_secs(30);
-
-/// For one call; then it is a tool error, and the server stays.
-const CALL_WITHIN: Duration = Duration::from_mins(5);
-
-/// How often one server is started again after it died.
-const MAX_RESTARTS: u32 = 3;
-
 /// Most tools taken of one server.
 const MAX_TOOLS: usize = 128;
+
+/// Longest name of a tool, in bytes; one with a longer name is left out.
+const MAX_NAME_BYTES: usize = 128;
 
 /// Longest description of a tool, and largest schema, in bytes; a longer description is cut, a larger schema left out.
 const MAX_DESCRIPTION_BYTES: usize = 4 << 10;
 const MAX_SCHEMA_BYTES: usize = 32 << 10;
+
+/// How long a server may take, and how often it may die.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::agent) struct Bounds {
+    /// From its start to its list of tools.
+    pub(in crate::agent) start: Duration,
+    /// For one call; then it is a tool error, and the server stays.
+    pub(in crate::agent) call: Duration,
+    /// How often it is started again after it died.
+    pub(in crate::agent) restarts: u32,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { start: Duration::from_secs(30), call: Duration::from_mins(5), restarts: 3 }
+    }
+}
+
+/// What every server of a run is started with.
+#[derive(Debug)]
+pub(super) struct Setting {
+    pub(super) directory: PathBuf,
+    pub(super) env: BTreeMap<String, Secret>,
+    pub(super) bounds: Bounds,
+}
 
 /// A tool of a server's.
 #[derive(Debug, Clone)]
@@ -70,13 +91,13 @@ impl Drop for Program {
 }
 
 impl Server {
-    pub(super) async fn start(
-        how: &McpServer,
-        directory: &Path,
-        env: &BTreeMap<String, Secret>,
-    ) -> Result<Self, String> {
-        let (link, tools) = connect(how, directory, env).await?;
+    pub(super) async fn start(how: &McpServer, setting: &Setting) -> Result<Self, String> {
+        let (link, tools) = connect(how, setting).await?;
         Ok(Self { how: how.clone(), link: Some(link), tools, restarts: 0 })
+    }
+
+    pub(super) fn how(&self) -> &McpServer {
+        &self.how
     }
 
     pub(super) fn tools(&self) -> &[Offered] {
@@ -87,8 +108,7 @@ impl Server {
         &mut self,
         tool: &str,
         arguments: &str,
-        directory: &Path,
-        env: &BTreeMap<String, Secret>,
+        setting: &Setting,
     ) -> Result<String, String> {
         let arguments: JsonObject = match arguments.trim() {
             "" => JsonObject::new(),
@@ -96,16 +116,17 @@ impl Server {
                 .map_err(|error| format!("the arguments are no JSON object: {error}"))?,
         };
         if self.link.is_none() {
-            if self.restarts >= MAX_RESTARTS {
+            if self.restarts >= setting.bounds.restarts {
                 return Err("it has died too often".to_owned());
             }
             self.restarts += 1;
-            self.link = Some(connect(&self.how, directory, env).await?.0);
+            self.link = Some(connect(&self.how, setting).await?.0);
         }
         let Some(link) = &self.link else { return Err("it does not run".to_owned()) };
         let params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
-        match tokio::time::timeout(CALL_WITHIN, link.service.call_tool(params)).await {
-            Err(_) => Err(format!("no answer within {} s", CALL_WITHIN.as_secs())),
+        let within = setting.bounds.call;
+        match tokio::time::timeout(within, link.service.call_tool(params)).await {
+            Err(_) => Err(silent(within)),
             Ok(Ok(result)) => said(&result),
             Ok(Err(ServiceError::McpError(error))) => Err(error.message.into_owned()),
             Ok(Err(error)) => {
@@ -114,6 +135,10 @@ impl Server {
             }
         }
     }
+}
+
+fn silent(within: Duration) -> String {
+    format!("no answer within {} s", within.as_secs_f32())
 }
 
 /// What a tool gave back, as text; an error of the tool's is one here.
@@ -133,24 +158,37 @@ fn said(result: &CallToolResult) -> Result<String, String> {
     if result.is_error == Some(true) { Err(text) } else { Ok(text) }
 }
 
-async fn connect(
-    how: &McpServer,
-    directory: &Path,
-    env: &BTreeMap<String, Secret>,
-) -> Result<(Link, Vec<Offered>), String> {
+async fn connect(how: &McpServer, setting: &Setting) -> Result<(Link, Vec<Offered>), String> {
     let connected = async {
         let link = match how {
             McpServer::Stdio { command, args, env: own } => {
-                stdio(command, args, directory, env.iter().chain(own)).await?
+                stdio(command, args, &setting.directory, setting.env.iter().chain(own)).await?
             }
             McpServer::Http { url, headers } => http(url, headers).await?,
         };
-        let tools = link.service.list_all_tools().await.map_err(|error| error.to_string())?;
-        Ok((link, tools.into_iter().take(MAX_TOOLS).map(offered).collect()))
+        let tools = list(&link).await.map_err(|error| error.to_string())?;
+        Ok((link, tools))
     };
-    match tokio::time::timeout(START_WITHIN, connected).await {
-        Ok(connected) => connected,
-        Err(_) => Err(format!("no answer within {} s", START_WITHIN.as_secs())),
+    let within = setting.bounds.start;
+    tokio::time::timeout(within, connected).await.unwrap_or_else(|_| Err(silent(within)))
+}
+
+/// Its tools, page by page until there are enough of them. No two have the same name: endpoints take no such list.
+async fn list(link: &Link) -> Result<Vec<Offered>, ServiceError> {
+    let mut tools = BTreeMap::new();
+    let mut cursor = None;
+    loop {
+        let asked = PaginatedRequestParams::default().with_cursor(cursor);
+        let page = link.service.list_tools(Some(asked)).await?;
+        for tool in page.tools {
+            if tools.len() < MAX_TOOLS && tool.name.len() <= MAX_NAME_BYTES {
+                tools.entry(tool.name.clone()).or_insert_with(|| offered(tool));
+            }
+        }
+        cursor = page.next_cursor;
+        if cursor.is_none() || tools.len() >= MAX_TOOLS {
+            return Ok(tools.into_values().collect());
+        }
     }
 }
 
@@ -203,7 +241,8 @@ async fn http(url: &str, headers: &BTreeMap<String, Secret>) -> Result<Link, Str
 
 fn offered(tool: rmcp::model::Tool) -> Offered {
     let schema = Value::Object((*tool.input_schema).clone());
-    let fits = schema.to_string().len() <= MAX_SCHEMA_BYTES;
+    // What is no schema of an object is refused by endpoints, and the run with it.
+    let fits = schema["type"] == "object" && schema.to_string().len() <= MAX_SCHEMA_BYTES;
     Offered {
         name: tool.name.into_owned(),
         description: cut(tool.description.unwrap_or_default().into_owned(), MAX_DESCRIPTION_BYTES)

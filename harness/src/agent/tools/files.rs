@@ -3,6 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
+    io::{self, ErrorKind, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -56,7 +57,7 @@ pub(super) fn read(directory: &Path, input: &Read) -> Result<String, String> {
 
 pub(super) fn write(directory: &Path, input: &Write) -> Result<String, String> {
     let path = resolve(directory, &input.path);
-    let told = |error: std::io::Error| format!("{}: {error}", input.path);
+    let told = |error: io::Error| format!("{}: {error}", input.path);
     if fs::metadata(&path).is_ok_and(|about| !about.is_file()) {
         return Err(not_regular(&input.path));
     }
@@ -96,20 +97,28 @@ fn not_regular(path: &str) -> String {
 }
 
 fn content(directory: &Path, path: &str) -> Result<String, String> {
-    let full = resolve(directory, path);
-    let told = |error: std::io::Error| format!("{path}: {error}");
-    let about = fs::metadata(&full).map_err(told)?;
-    if !about.is_file() {
-        return Err(not_regular(path));
+    text(&resolve(directory, path), MAX_FILE_BYTES).map_err(|error| match error.kind() {
+        ErrorKind::InvalidData => format!("{path}: {error}; use the shell"),
+        _ => format!("{path}: {error}"),
+    })
+}
+
+/// All of a text file that has at most `max` bytes.
+///
+/// # Errors
+/// It cannot be read, or is no such file: `InvalidData`.
+pub(super) fn text(path: &Path, max: u64) -> io::Result<String> {
+    let none = |what: &str| Err(io::Error::new(ErrorKind::InvalidData, what));
+    if !fs::metadata(path)?.is_file() {
+        return none("no regular file");
     }
-    if about.len() > MAX_FILE_BYTES {
-        return Err(format!(
-            "{path}: {} bytes, too large; use the shell on parts of it",
-            about.len()
-        ));
+    let mut bytes = Vec::new();
+    // Some files of the kernel's say they are empty and have no end.
+    fs::File::open(path)?.take(max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max {
+        return none(&format!("more than {max} bytes"));
     }
-    let bytes = fs::read(&full).map_err(told)?;
-    String::from_utf8(bytes).map_err(|_| format!("{path}: not UTF-8 text; use the shell"))
+    String::from_utf8(bytes).or_else(|_| none("not UTF-8 text"))
 }
 
 #[cfg(test)]
@@ -139,9 +148,14 @@ mod tests {
     fn what_is_no_text_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("bin"), [0xff, 0xfe]).unwrap();
-        for (path, why) in
-            [("bin", "not UTF-8"), (".", "no regular file"), ("none", "No such file")]
-        {
+        let large = fs::File::create(folder.path().join("large")).unwrap();
+        large.set_len(MAX_FILE_BYTES + 1).unwrap();
+        for (path, why) in [
+            ("bin", "not UTF-8"),
+            (".", "no regular file"),
+            ("none", "No such file"),
+            ("large", "more than 8388608 bytes; use the shell"),
+        ] {
             let input = Read { path: path.to_owned(), start_line: None, end_line: None };
             assert!(read(folder.path(), &input).unwrap_err().contains(why), "{path}");
         }

@@ -1,20 +1,21 @@
 //! Looking for servers in a folder: their manifests are read, each server is started, and what was found is written
-//! down in `.workbench/registry/mcp.json`.
+//! down, for the runs that come after.
+
+mod written;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry::Vacant},
     fs,
     path::{Path, PathBuf},
 };
 
-use protocol::spec::McpServer;
+use protocol::{secret::Secret, spec::McpServer};
 use serde::Deserialize;
-use serde_json::{Value, json};
 
+use super::files::text;
 use crate::agent::mcp::Servers;
 
-/// Where the result of a scan is written, below the working directory.
-const REGISTRY: &str = ".workbench/registry/mcp.json";
+pub(super) use self::written::{REGISTRY, read, write};
 
 /// The folder that is looked into where none is named.
 const DEFAULT_FOLDER: &str = "servers";
@@ -22,7 +23,7 @@ const DEFAULT_FOLDER: &str = "servers";
 /// How deep below the folder manifests are looked for.
 const MAX_DEPTH: usize = 3;
 
-/// Most files looked at in one scan; the rest is left out, and the result says so.
+/// Most files and folders looked at in one scan; the rest is left out, and the result says so.
 const MAX_FILES: usize = 1_000;
 
 /// Largest manifest, in bytes; a larger file is none.
@@ -38,10 +39,13 @@ pub(super) struct Input {
     folder: Option<String>,
 }
 
-/// What a scan found.
+/// What a scan found, or an earlier one did.
+#[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) servers: BTreeMap<String, McpServer>,
-    /// Files that look like manifests and are none, with the reason.
+    /// Where each was found.
+    manifests: BTreeMap<String, PathBuf>,
+    /// Files that look like manifests and are none, and servers that are not taken, with the reason.
     pub(super) skipped: Vec<String>,
 }
 
@@ -68,12 +72,12 @@ enum Entry {
         #[serde(default)]
         args: Vec<String>,
         #[serde(default)]
-        env: BTreeMap<String, protocol::secret::Secret>,
+        env: BTreeMap<String, Secret>,
     },
     Http {
         url: String,
         #[serde(default)]
-        headers: BTreeMap<String, protocol::secret::Secret>,
+        headers: BTreeMap<String, Secret>,
     },
 }
 
@@ -107,14 +111,14 @@ pub(super) fn scan(directory: &Path, input: &Input) -> Result<Found, String> {
     if !folder.is_dir() {
         return Err(format!("{} is no folder", folder.display()));
     }
-    let mut found = Found { servers: BTreeMap::new(), skipped: Vec::new() };
-    let mut files = Vec::new();
-    manifests(&folder, 0, &mut files);
-    if files.len() >= MAX_FILES {
+    let mut found = Found::default();
+    let (mut files, mut seen) = (Vec::new(), 0);
+    manifests(&folder, 0, &mut files, &mut seen);
+    if seen >= MAX_FILES {
         found.skipped.push(format!("more than {MAX_FILES} files; the rest was not looked at"));
     }
     for file in files {
-        if let Err(why) = read(&file, &mut found.servers) {
+        if let Err(why) = found.add(&file) {
             found.skipped.push(format!("{}: {why}", file.display()));
         }
     }
@@ -122,76 +126,71 @@ pub(super) fn scan(directory: &Path, input: &Input) -> Result<Found, String> {
 }
 
 /// JSON files, in the order of their names.
-fn manifests(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) {
-    let mut entries: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().collect();
+fn manifests(folder: &Path, depth: usize, files: &mut Vec<PathBuf>, seen: &mut usize) {
+    let left = MAX_FILES.saturating_sub(*seen);
+    let mut entries: Vec<_> =
+        fs::read_dir(folder).into_iter().flatten().flatten().take(left).collect();
+    *seen += entries.len();
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let (Ok(kind), path) = (entry.file_type(), entry.path()) else { continue };
         if kind.is_dir() && depth < MAX_DEPTH {
-            manifests(&path, depth + 1, files);
-        } else if kind.is_file()
-            && path.extension().is_some_and(|extension| extension == "json")
-            && files.len() < MAX_FILES
-        {
+            manifests(&path, depth + 1, files, seen);
+        } else if kind.is_file() && path.extension().is_some_and(|extension| extension == "json") {
             files.push(path);
         }
     }
 }
 
-fn read(file: &Path, servers: &mut BTreeMap<String, McpServer>) -> Result<(), String> {
-    let size = fs::metadata(file).map_err(|error| error.to_string())?.len();
-    if size > MAX_MANIFEST_BYTES {
-        return Err(format!("has {size} bytes; {MAX_MANIFEST_BYTES} is the most"));
+impl Found {
+    fn add(&mut self, file: &Path) -> Result<(), String> {
+        let folder = file.parent().unwrap_or(Path::new("."));
+        for (name, entry) in entries(file)? {
+            self.has_room_for(&name)?;
+            if let Vacant(place) = self.servers.entry(name.clone()) {
+                place.insert(entry.server(folder));
+                self.manifests.insert(name, file.to_owned());
+            }
+        }
+        Ok(())
     }
-    let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
-    let manifest = serde_json::from_str(&text)
-        .map_err(|_| "is no manifest: name and command or url, or mcpServers".to_owned())?;
-    let folder = file.parent().unwrap_or(Path::new("."));
-    let entries = match manifest {
-        Manifest::Many { servers } => servers,
-        Manifest::One { name, entry } => BTreeMap::from([(name, entry)]),
-    };
-    for (name, entry) in entries {
-        if !is_name(&name) {
+
+    fn has_room_for(&self, name: &str) -> Result<(), String> {
+        if !is_name(name) {
+            let end = name.floor_char_boundary(64);
+            let name = &name[..end];
             return Err(format!("{name:?} is no name: letters, digits, - and _, at most 32"));
         }
-        if servers.len() >= MAX_SERVERS {
+        if self.servers.len() >= MAX_SERVERS {
             return Err(format!("more than {MAX_SERVERS} servers"));
         }
-        servers.entry(name).or_insert_with(|| entry.server(folder));
+        Ok(())
     }
-    Ok(())
+
+    /// Leaves out what has a name of the run's own servers.
+    pub(super) fn without(&mut self, own: &BTreeMap<String, McpServer>) {
+        for name in own.keys() {
+            if self.servers.remove(name).is_some() {
+                self.skipped.push(format!("{name}: the run has a server of its own by this name"));
+            }
+        }
+    }
+}
+
+/// The servers of a manifest.
+fn entries(file: &Path) -> Result<BTreeMap<String, Entry>, String> {
+    let text = text(file, MAX_MANIFEST_BYTES).map_err(|error| error.to_string())?;
+    let manifest = serde_json::from_str(&text)
+        .map_err(|_| "is no manifest: name and command or url, or mcpServers".to_owned())?;
+    Ok(match manifest {
+        Manifest::Many { servers } => servers,
+        Manifest::One { name, entry } => BTreeMap::from([(name, entry)]),
+    })
 }
 
 fn is_name(name: &str) -> bool {
     (1..=32).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-}
-
-/// Writes down the servers that answered, with their tools.
-pub(super) fn write(directory: &Path, found: &Found, servers: &Servers) -> Result<PathBuf, String> {
-    let entry = |(name, server): (&String, &McpServer)| {
-        let tools = servers.tools_of(name)?;
-        let mut entry = match server {
-            McpServer::Stdio { command, args, env } => json!({
-                "command": command, "args": args, "env": env.keys().collect::<Vec<_>>(),
-            }),
-            McpServer::Http { url, headers } => {
-                json!({"url": url, "headers": headers.keys().collect::<Vec<_>>()})
-            }
-        };
-        entry["tools"] = tools.into();
-        Some((name.clone(), entry))
-    };
-    let listed: serde_json::Map<String, Value> = found.servers.iter().filter_map(entry).collect();
-    let path = directory.join(REGISTRY);
-    let text = serde_json::to_string_pretty(&json!({"mcpServers": listed})).unwrap_or_default();
-    let write = || {
-        fs::create_dir_all(path.parent().unwrap_or(directory))?;
-        fs::write(&path, text + "\n")
-    };
-    write().map_err(|error| format!("could not write {}: {error}", path.display()))?;
-    Ok(path)
 }
 
 pub(super) fn report(
@@ -200,7 +199,7 @@ pub(super) fn report(
     skipped: &[String],
     failures: &[String],
 ) -> String {
-    let tools: Vec<_> = servers.tools().map(|tool| tool.name).collect();
+    let tools: Vec<_> = servers.tools().into_iter().map(|tool| tool.name).collect();
     let mut lines = vec![format!("{} tools: {}", tools.len(), tools.join(", "))];
     lines.push(format!("written to {}", written.display()));
     lines.extend(skipped.iter().map(|text| format!("skipped: {text}")));
