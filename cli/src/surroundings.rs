@@ -10,6 +10,8 @@ pub struct Surroundings {
     pub config_home: Option<PathBuf>,
     /// `$XDG_DATA_HOME`, else `$HOME/.local/share`.
     pub data_home: Option<PathBuf>,
+    /// `$XDG_STATE_HOME`, else `$HOME/.local/state`.
+    pub state_home: Option<PathBuf>,
     /// Colours on standard output.
     pub colour: bool,
     /// Standard output is a terminal.
@@ -39,6 +41,7 @@ impl Surroundings {
         Self {
             config_home: folder("XDG_CONFIG_HOME", ".config"),
             data_home: folder("XDG_DATA_HOME", ".local/share"),
+            state_home: folder("XDG_STATE_HOME", ".local/state"),
             colour: stdout_tty && !dumb && !vars.contains_key("NO_COLOR"),
             stdout_tty,
             stderr_tty: std::io::stderr().is_terminal() && !dumb,

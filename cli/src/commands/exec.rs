@@ -3,6 +3,7 @@
 mod agent;
 mod drive;
 pub(crate) mod model;
+mod state;
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +21,7 @@ use self::{
     agent::Agent,
     drive::{Drive, Outcome},
     model::{PromptMode, Who, Wish},
+    state::State,
 };
 use crate::{
     failure::{Failure, code},
@@ -134,11 +136,11 @@ pub(crate) async fn run(
     let harness = harness_of(who, &agent, &prompt)?;
     let harness = HarnessSpec { mcp_servers: servers, ..harness };
     let interrupts = Interrupts::new()?;
-    let state = tempfile::tempdir()?;
+    let state = State::begin(around.state_home.as_deref())?;
     let launch = Launch {
         prompt: launched(&harness, &prompt),
         directory: project.display().to_string(),
-        state_directory: state.path().display().to_string(),
+        state_directory: state.folder().display().to_string(),
         session_directory: String::new(),
         env: variables(around),
         harness,

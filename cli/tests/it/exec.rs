@@ -1,5 +1,9 @@
 //! `ozma exec`: the harness without a plane and without a container.
 
+mod flags;
+mod interrupts;
+mod killed;
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -9,7 +13,7 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
-use test_support::{model::Model, process::Process, wait::eventually};
+use test_support::model::Model;
 
 /// A key that must stand nowhere in what a run leaves.
 const KEY: &str = "sk-of-the-test-0123456789";
@@ -221,29 +225,6 @@ fn a_provider_is_driven_and_its_transcript_kept_without_the_key() {
             file.display()
         );
     }
-}
-
-#[tokio::test]
-async fn an_interrupt_is_the_providers_first_and_ends_with_130() {
-    let rig = Rig::new();
-    rig.program(
-        "slow",
-        "trap 'echo asked to stop; exit 7' TERM INT\necho $$ >pid\nwhile :; do sleep 0.05; done",
-    );
-    rig.write(".config/ozma/models/slow.toml", "command = \"slow\"\n");
-    let mut exec = Process::start("exec", rig.command(&["-m", "slow", "wait"], &[]));
-    let file = rig.path("project/pid");
-    let pid = eventually("the program runs", || async {
-        fs::read_to_string(&file).ok().filter(|text| text.ends_with('\n'))
-    })
-    .await;
-    exec.terminate();
-    let status = exec.ended().await;
-    assert_eq!(status.code(), Some(130), "{}", exec.log());
-    assert!(!Path::new("/proc").join(pid.trim()).exists(), "the program lives on");
-    let summary = rig.summary();
-    assert_eq!(summary["exit"]["reason"], "task_cancelled");
-    assert!(exec.log().contains("CANCELLED"), "{}", exec.log());
 }
 
 #[test]

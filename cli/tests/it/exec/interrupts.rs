@@ -1,0 +1,81 @@
+//! Ctrl-C: the provider is asked to stop, the second one leaves it, and the exit code says 130.
+
+use std::{fs, path::Path};
+
+use rustix::process::{Pid, Signal, kill_process};
+use test_support::{process::Process, wait::eventually};
+
+use super::{KEY, Rig};
+
+const VARS: [(&str, &str); 1] = [("ANTHROPIC_API_KEY", KEY)];
+
+/// Starts `ozma exec` with a provider that runs `script`; gives the provider's process once it runs.
+async fn begin(rig: &Rig, args: &[&str], script: &str) -> (Process, String) {
+    for name in ["slow", "claude"] {
+        rig.program(name, &format!("{script}\necho $$ >pid\nwhile :; do sleep 0.05; done"));
+    }
+    rig.write(".config/ozma/models/slow.toml", "command = \"slow\"\n");
+    let exec = Process::start("exec", rig.command(args, &VARS));
+    let file = rig.path("project/pid");
+    let pid = eventually("the provider runs", || async {
+        fs::read_to_string(&file).ok().filter(|text| text.ends_with('\n'))
+    })
+    .await;
+    (exec, pid.trim().to_owned())
+}
+
+fn send(exec: &Process, signal: Signal) {
+    let pid = Pid::from_raw(exec.pid().cast_signed()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+#[tokio::test]
+async fn an_interrupt_is_the_providers_first_and_ends_with_130() {
+    for (signal, args) in [
+        (Signal::INT, &["-m", "slow", "wait"][..]),
+        (Signal::TERM, &["-m", "slow", "wait"]),
+        (Signal::INT, &["-m", "claude", "--json", "wait"]),
+        (Signal::INT, &["-m", "claude", "-o", "answer", "wait"]),
+    ] {
+        let rig = Rig::new();
+        let script = "trap 'echo stopped >stopped; exit 7' TERM INT";
+        let (mut exec, pid) = begin(&rig, args, script).await;
+        send(&exec, signal);
+        let status = exec.ended().await;
+        assert_eq!(status.code(), Some(130), "{args:?}: {}", exec.log());
+        assert!(rig.path("project/stopped").exists(), "{args:?}: it was not asked to stop");
+        assert!(!Path::new("/proc").join(&pid).exists(), "{args:?}: the provider lives on");
+        assert_eq!(rig.summary()["exit"]["reason"], "task_cancelled", "{args:?}");
+        assert!(exec.log().contains("CANCELLED"), "{args:?}: {}", exec.log());
+        if args.contains(&"--json") {
+            exec.line("the outcome", |line| {
+                let said: serde_json::Value = serde_json::from_str(line).ok()?;
+                let wanted = said["kind"] == "outcome" && said["exit_code"] == 130;
+                wanted.then_some(())
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_second_interrupt_leaves_a_provider_that_does_not_stop() {
+    let rig = Rig::new();
+    let (mut exec, pid) = begin(&rig, &["-m", "claude", "wait"], "trap '' TERM INT").await;
+    send(&exec, Signal::INT);
+    exec.line("what a second one does", |line| line.contains("Ctrl-C again").then_some(())).await;
+    send(&exec, Signal::INT);
+    let status = exec.ended().await;
+    assert_eq!(status.code(), Some(130), "{}", exec.log());
+    exec.line("where the evidence is", |line| {
+        (line.contains("hint: ") && line.contains(".workbench")).then_some(())
+    })
+    .await;
+    eventually("the provider ends", || async {
+        (!Path::new("/proc").join(&pid).exists()).then_some(())
+    })
+    .await;
+    // Nothing of what it was handed stays.
+    let left = fs::read_dir(rig.path(".local/state/ozma/exec")).unwrap();
+    assert_eq!(left.count(), 1, "there is more than the lock");
+}
