@@ -35,6 +35,10 @@ pub const REGISTRY_CALLS: [(&str, &str); 5] = [
     ("flow__status", r#"{"name": "a"}"#),
 ];
 
+/// What it calls in a follow-up: nothing that it had to scan for again.
+const REGISTRY_LATER: [(&str, &str); 2] =
+    [("flow__upload", r#"{"name": "b", "content": "12"}"#), ("flow__status", r#"{"name": "b"}"#)];
+
 /// What the model wants to say next.
 pub(super) enum Reply {
     Text(String),
@@ -90,13 +94,16 @@ pub(super) fn to(request: &Request, earlier: usize) -> Answer {
                 None => text("no tool of that name is offered"),
             },
         },
-        "registry" => match REGISTRY_CALLS.get(facts.results) {
-            Some((tool, input)) => reply(Reply::Call {
-                tool: (*tool).to_owned(),
-                input: serde_json::from_str(input).unwrap_or_default(),
-            }),
-            None => text(&format!("{RESULT_TEXT} said={}", facts.tool_said)),
-        },
+        "registry" => {
+            let later = REGISTRY_LATER.iter().filter(|_| facts.users > 1);
+            match REGISTRY_CALLS.iter().chain(later).nth(facts.results) {
+                Some((tool, input)) => reply(Reply::Call {
+                    tool: (*tool).to_owned(),
+                    input: serde_json::from_str(input).unwrap_or_default(),
+                }),
+                None => text(&format!("{RESULT_TEXT} said={}", facts.tool_said)),
+            }
+        }
         "users" => text(&format!("users={}", facts.users)),
         "unauthorized" => refuse(401, "", "invalid_api_key", "Incorrect API key provided"),
         "rate-limit-once" | "error-once" if is_aside(request) => text(TEXT),

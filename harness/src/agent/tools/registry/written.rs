@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -74,9 +75,10 @@ pub(in crate::agent::tools) fn write(
     let text = serde_json::to_string_pretty(&json!({"mcpServers": listed})).unwrap_or_default();
     let write = || {
         fs::create_dir_all(path.parent().unwrap_or(directory))?;
-        // Whole or not at all: a run may be killed at any time.
+        // Whole or not at all, for a run may be killed at any time, and never through a link that lay there.
         let new = path.with_extension("new");
-        fs::write(&new, text + "\n")?;
+        let _ = fs::remove_file(&new);
+        fs::File::create_new(&new)?.write_all((text + "\n").as_bytes())?;
         fs::rename(new, &path)
     };
     write().map_err(|error| format!("could not write {}: {error}", path.display()))?;
