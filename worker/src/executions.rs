@@ -73,14 +73,22 @@ impl Executions {
         let task = self.context.life.spawn(task);
         let this = self.clone();
         self.context.life.spawn(async move {
+            this.note_use(&held).await;
             if let Err(error) = task.await {
                 let id = &held.execution_id;
                 tracing::error!(execution.id = %id, error = %error, "looking after {id} panicked");
                 execution::give_up(&this.context, &held).await;
             }
+            this.note_use(&held).await;
             this.desk.forget(&held.execution_id);
             this.idle.notify_waiters();
         });
+    }
+
+    async fn note_use(&self, held: &Held) {
+        if let Some(conversation) = held.conversation() {
+            self.context.sessions.used(conversation).await;
+        }
     }
 
     /// Whether an execution uses what is kept of `conversation`. A worker that is going lets go of what runs on: that

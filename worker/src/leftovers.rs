@@ -74,7 +74,7 @@ async fn remove_home(executions: &Executions, home: &Home, id: &ExecutionId) -> 
 async fn sweep_sessions(executions: &Executions, swept: &mut Swept) -> anyhow::Result<()> {
     let context = &executions.context;
     let kept = context.backend.sessions().await?;
-    for conversation in context.sessions.due(kept, &|id| executions.uses(id)) {
+    for conversation in context.sessions.due(kept, &|id| executions.uses(id)).await {
         match remove_session(executions, &conversation).await {
             Ok(true) => swept.sessions += 1,
             Ok(false) => {}
@@ -91,7 +91,7 @@ async fn sweep_sessions(executions: &Executions, swept: &mut Swept) -> anyhow::R
 pub(crate) async fn unused_sessions(executions: &Executions) -> anyhow::Result<Vec<RunId>> {
     let context = &executions.context;
     let kept = context.backend.sessions().await?;
-    Ok(context.sessions.unused(kept, &|id| executions.uses(id)))
+    Ok(context.sessions.unused(kept, &|id| executions.uses(id)).await)
 }
 
 /// Removes what is kept of a conversation; false when something uses it by now. An execution says that it uses one

@@ -10,7 +10,7 @@ use std::{
 
 use protocol::ids::RunId;
 use serde::{Deserialize, Serialize};
-use tokio::sync::MutexGuard;
+use tokio::{sync::MutexGuard, task::spawn_blocking};
 
 use crate::{boot::Moment, config::Sessions as Bounds, sync::lock};
 
@@ -24,6 +24,8 @@ pub(crate) struct Sessions {
     path: PathBuf,
     /// When each was last in use.
     used: Mutex<BTreeMap<RunId, Used>>,
+    /// Held while that is written down.
+    saving: tokio::sync::Mutex<()>,
     /// What each took of the disk when it was last measured.
     bytes: Mutex<HashMap<RunId, u64>>,
     /// Held while one is looked for and while one is removed: what was found is not removed then.
@@ -54,6 +56,7 @@ impl Sessions {
             max_bytes: bounds.max_bytes,
             path,
             used: Mutex::new(used.unwrap_or_default()),
+            saving: tokio::sync::Mutex::default(),
             bytes: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
         }
@@ -64,26 +67,49 @@ impl Sessions {
         self.turn.lock().await
     }
 
+    /// An execution begins or ends with it: it may be too short for anybody to look at it meanwhile.
+    pub(crate) async fn used(&self, conversation: &RunId) {
+        lock(&self.used).insert(conversation.clone(), Used { last: Moment::now() });
+        self.save().await;
+    }
+
     /// Takes note of what each takes of the disk.
     pub(crate) fn measured(&self, bytes: HashMap<RunId, u64>) {
         *lock(&self.bytes) = bytes;
     }
 
-    /// Those of `kept` that have to go now, and first what was unused for longest. What is live counts as used now,
-    /// and so does what nobody knew of.
-    pub(crate) fn due(&self, kept: Vec<RunId>, is_live: &dyn Fn(&RunId) -> bool) -> Vec<RunId> {
-        due(self.look(kept, is_live), self.keep, self.max_bytes)
+    /// Those of `kept` that have to go now, in order. What is live counts as used now, and so does what nobody knew
+    /// of.
+    pub(crate) async fn due(
+        &self,
+        kept: Vec<RunId>,
+        is_live: &(dyn Fn(&RunId) -> bool + Sync),
+    ) -> Vec<RunId> {
+        due(self.look(kept, is_live).await, self.keep, self.max_bytes)
     }
 
-    /// Those that are not live, and first what was unused for longest.
-    pub(crate) fn unused(&self, kept: Vec<RunId>, is_live: &dyn Fn(&RunId) -> bool) -> Vec<RunId> {
-        let mut kept = self.look(kept, is_live);
+    /// Those that are not live, in the order in which they have to go.
+    pub(crate) async fn unused(
+        &self,
+        kept: Vec<RunId>,
+        is_live: &(dyn Fn(&RunId) -> bool + Sync),
+    ) -> Vec<RunId> {
+        let mut kept = self.look(kept, is_live).await;
         kept.retain(|kept| !kept.is_live);
-        kept.sort_by_key(|kept| std::cmp::Reverse(kept.unused));
+        sort(&mut kept, self.max_bytes);
         kept.into_iter().map(|kept| kept.conversation).collect()
     }
 
-    fn look(&self, kept: Vec<RunId>, is_live: &dyn Fn(&RunId) -> bool) -> Vec<Kept> {
+    async fn look(&self, kept: Vec<RunId>, is_live: &(dyn Fn(&RunId) -> bool + Sync)) -> Vec<Kept> {
+        let (looked, is_news) = self.compare(kept, is_live);
+        if is_news {
+            self.save().await;
+        }
+        looked
+    }
+
+    /// Each with how long it is unused; whether anything is to be noted of that.
+    fn compare(&self, kept: Vec<RunId>, is_live: &dyn Fn(&RunId) -> bool) -> (Vec<Kept>, bool) {
         let mut used = lock(&self.used);
         let bytes = lock(&self.bytes);
         let before = used.clone();
@@ -104,26 +130,31 @@ impl Sessions {
             looked.push(Kept { conversation, unused, bytes, is_live });
         }
         *used = now;
-        if *used != before {
-            self.save(&used);
-        }
-        looked
+        (looked, *used != before)
     }
 
-    /// Without it a conversation only stays longer than it has to.
-    fn save(&self, used: &BTreeMap<RunId, Used>) {
-        let fresh = self.path.with_extension("new");
-        let text = serde_json::to_vec(used).unwrap_or_default();
-        let saved = std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, &self.path));
-        if let Err(error) = saved {
+    /// Writes down what is known by then.
+    async fn save(&self) {
+        let _alone = self.saving.lock().await;
+        let text = serde_json::to_vec(&*lock(&self.used)).unwrap_or_default();
+        let (path, fresh) = (self.path.clone(), self.path.with_extension("new"));
+        let write =
+            move || std::fs::write(&fresh, text).and_then(|()| std::fs::rename(fresh, path));
+        if let Err(error) = spawn_blocking(write).await.unwrap_or_else(|error| Err(error.into())) {
             tracing::warn!(error = %error, "when conversations were used could not be noted");
         }
     }
 }
 
+/// First what was unused for longest; before all others one that alone is more than all may be, since without it they
+/// may stay.
+fn sort(kept: &mut [Kept], max_bytes: u64) {
+    kept.sort_by_key(|kept| std::cmp::Reverse((kept.bytes > max_bytes, kept.unused)));
+}
+
 /// Those that are older than they may be; then, while all together are larger than they may be, the oldest.
 fn due(mut kept: Vec<Kept>, keep: Duration, max_bytes: u64) -> Vec<RunId> {
-    kept.sort_by_key(|kept| std::cmp::Reverse(kept.unused));
+    sort(&mut kept, max_bytes);
     let mut bytes = kept.iter().fold(0_u64, |sum, kept| sum.saturating_add(kept.bytes));
     let mut count = kept.len();
     let mut due = Vec::new();
@@ -167,21 +198,23 @@ mod tests {
         // More than it can be made to hold: everything goes but what is live.
         assert_eq!(due_of(all(), 100, 5), ["older", "old", "new"]);
         assert_eq!(due_of(all(), 0, 1_000), ["older", "old", "new"]);
+        let huge = [kept("huge", 5, u64::MAX, false)];
+        assert_eq!(due_of(all().into_iter().chain(huge).collect(), 100, 200), ["huge"]);
     }
 
-    #[test]
-    fn a_conversation_nobody_knew_of_counts_from_now_on() {
+    #[tokio::test]
+    async fn a_conversation_nobody_knew_of_counts_from_now_on() {
         let folder = tempfile::tempdir().unwrap();
         let bounds = Bounds { keep_secs: 3_600, max_bytes: 10 };
         let (one, two): (RunId, RunId) = ("one".parse().unwrap(), "two".parse().unwrap());
         let sessions = Sessions::open(&bounds, folder.path());
-        assert!(sessions.due(vec![one.clone(), two.clone()], &|_| false).is_empty());
+        assert!(sessions.due(vec![one.clone(), two.clone()], &|_| false).await.is_empty());
         // Another life knows when; what is gone is forgotten.
         let sessions = Sessions::open(&bounds, folder.path());
         sessions.measured(HashMap::from([(one.clone(), 8), (two.clone(), 8)]));
-        assert!(sessions.unused(vec![one.clone()], &|_| true).is_empty());
+        assert!(sessions.unused(vec![one.clone()], &|_| true).await.is_empty());
         assert_eq!(lock(&sessions.used).len(), 1);
-        let due = sessions.due(vec![one.clone(), two.clone()], &|id| *id == one);
+        let due = sessions.due(vec![one.clone(), two.clone()], &|id| *id == one).await;
         assert_eq!(due, [two]);
     }
 }

@@ -206,6 +206,26 @@ async fn one_that_is_in_use_keeps_no_younger_one_from_making_room() {
 }
 
 #[tokio::test]
+async fn a_run_counts_as_use_however_short_it_is() {
+    let mut rig = Rig::direct().await;
+    rig.kill();
+    rig.config.sweep_ms = 3_600_000;
+    rig.start().await;
+    let begun = first("true");
+    let used = || {
+        let text = std::fs::read(rig.config.state_dir.join("sessions.json")).ok()?;
+        let used: serde_json::Value = serde_json::from_slice(&text).ok()?;
+        used[begun.run_id.as_str()]["last"]["ms"].as_u64()
+    };
+    said(&rig, &begun).await;
+    eventually("its end", || async { (rig.homes() == 0).then_some(()) }).await;
+    let before = eventually("its use to be noted", || async { used() }).await;
+    said(&rig, &next(&begun, "true")).await;
+    eventually("a newer use", || async { used().filter(|ms| *ms > before) }).await;
+    rig.finish().await;
+}
+
+#[tokio::test]
 async fn one_that_cannot_be_removed_keeps_nothing_from_being_cleaned_up() {
     let mut rig = Rig::direct().await;
     rig.kill();
