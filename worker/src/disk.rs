@@ -16,7 +16,7 @@ use std::{
 use protocol::{ids::ExecutionId, link::DiskUse};
 use tokio::{sync::watch, time::Instant};
 
-pub(crate) use self::tree::bytes as bytes_below;
+pub(crate) use self::tree::{UNCOUNTED, bytes as bytes_below};
 use crate::{backend::Usage, config::Config, executions::Executions, leftovers};
 
 /// A measurement takes at most a tenth of the time: the engine walks through whole containers for it.
@@ -58,13 +58,12 @@ impl Disk {
         let mut over = self.over.subscribe();
         match over.wait_for(|over| over.contains_key(id)).await.map(|over| over.get(id).copied()) {
             Ok(bytes) => {
-                let mib = |bytes: u64| bytes >> 20;
-                let (takes, most) = (bytes.unwrap_or(0), self.execution_bytes.unwrap_or(0));
-                format!(
-                    "the run took {} MiB of disk, and {} MiB is the most here",
-                    mib(takes),
-                    mib(most)
-                )
+                let takes = match bytes.unwrap_or(0) {
+                    UNCOUNTED => "more files than can be counted".to_owned(),
+                    bytes => format!("{} MiB of disk", bytes >> 20),
+                };
+                let most = self.execution_bytes.unwrap_or(0) >> 20;
+                format!("the run took {takes}, and {most} MiB is the most here")
             }
             // The sender lives in `self`.
             Err(_) => std::future::pending().await,
@@ -128,15 +127,15 @@ async fn measure(executions: &Executions) -> anyhow::Result<()> {
     let context = &executions.context;
     let disk = &context.disk;
     let mut is_full = disk.note(&usage(executions).await?);
-    // What goes wrong is said, and changes nothing about what was measured.
-    if let Err(error) = remove_images(executions, &mut is_full).await {
-        tracing::warn!(error = format!("{error:#}"), "no image could be removed to make room");
-    }
-    if let Err(error) = remove_sessions(executions, &mut is_full).await {
-        tracing::warn!(
-            error = format!("{error:#}"),
-            "no conversation could be removed to make room"
-        );
+    // What is beyond its own bound goes by itself, and takes what it wrote along.
+    if is_full && disk.over.borrow().is_empty() {
+        // What goes wrong is said, and changes nothing about what was measured.
+        if let Err(error) = remove_images(executions, &mut is_full).await {
+            tracing::warn!(error = format!("{error:#}"), "no more images make room");
+        }
+        if let Err(error) = remove_sessions(executions, &mut is_full).await {
+            tracing::warn!(error = format!("{error:#}"), "no more conversations make room");
+        }
     }
     if is_full != context.gate.is_disk_full() {
         let (used, free) = (disk.used_bytes() >> 20, disk.free_bytes() >> 20);
@@ -196,13 +195,13 @@ async fn usage(executions: &Executions) -> anyhow::Result<Usage> {
         sizes.collect::<Vec<_>>()
     };
     for (id, bytes) in tokio::task::spawn_blocking(count).await? {
-        *usage.executions.entry(id).or_default() += bytes;
+        usage.add(id, bytes);
     }
     context.sessions.measured(usage.sessions.clone());
     // While an execution works on one, it is what that execution takes.
     for held in executions.all() {
         if let Some(bytes) = held.conversation().and_then(|id| usage.sessions.remove(id)) {
-            *usage.executions.entry(held.execution_id.clone()).or_default() += bytes;
+            usage.add(held.execution_id.clone(), bytes);
         }
     }
     Ok(usage)

@@ -58,6 +58,12 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
+    /// What the execution takes besides.
+    pub(crate) fn add(&mut self, id: ExecutionId, bytes: u64) {
+        let taken = self.executions.entry(id).or_default();
+        *taken = taken.saturating_add(bytes);
+    }
+
     pub(crate) fn total(&self) -> u64 {
         let parts = self.executions.values().chain(self.sessions.values());
         parts.fold(self.images, |sum, bytes| sum.saturating_add(*bytes))

@@ -1,7 +1,7 @@
 //! What this worker's containers, their volumes and the images it pulled take of the engine's disk. The engine
 //! walks through each container's layer for it, so it is asked seldom.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use bollard::query_parameters::ListContainersOptionsBuilder;
@@ -20,15 +20,14 @@ impl Docker {
         let options = ListContainersOptionsBuilder::new().all(true).size(true).filters(&filters);
         let containers = self.client.list_containers(Some(options.build())).await;
         let containers = containers.context("measure the containers of this worker")?;
-        let mut executions = HashMap::new();
+        let mut usage = Usage { images: self.image_bytes().await?, ..Usage::default() };
         for container in containers {
             let bytes = container.size_rw.and_then(|bytes| u64::try_from(bytes).ok());
             if let Some(id) = container.labels.as_ref().and_then(execution) {
-                *executions.entry(id).or_default() += bytes.unwrap_or(0);
+                usage.add(id, bytes.unwrap_or(0));
             }
         }
         let (volumes, kept) = (self.mounted_volumes().await?, self.session_volumes().await?);
-        let mut sessions = HashMap::new();
         // An engine elsewhere has them elsewhere: they are not counted then.
         let count = move || {
             let sizes = volumes.into_iter().map(|(path, id)| (id, bytes_below(&path)));
@@ -37,12 +36,13 @@ impl Docker {
         };
         let (sizes, kept) = tokio::task::spawn_blocking(count).await?;
         for (id, bytes) in sizes {
-            *executions.entry(id).or_default() += bytes;
+            usage.add(id, bytes);
         }
         for (id, bytes) in kept {
-            *sessions.entry(id).or_default() += bytes;
+            let taken = usage.sessions.entry(id).or_default();
+            *taken = taken.saturating_add(bytes);
         }
-        Ok(Usage { executions, sessions, images: self.image_bytes().await? })
+        Ok(usage)
     }
 
     async fn image_bytes(&self) -> anyhow::Result<u64> {
