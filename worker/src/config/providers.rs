@@ -141,6 +141,13 @@ impl Provider {
             bail!("dialect: {} speaks {spoken:?}, not {dialect:?}", kind.as_str());
         }
         if let Some(url) = &self.base_url {
+            let host = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+            let host = host.split(['/', '?', '#']).next().unwrap_or_default();
+            // Not shown: it is a secret, and whoever sees an address would see it.
+            ensure!(
+                !host.contains('@'),
+                "base_url: has a name or password in it; use api_key, api_key_file or headers"
+            );
             ensure!(
                 url.starts_with("https://") || url.starts_with("http://"),
                 "base_url: {url:?} is no address with http:// or https://"
@@ -267,6 +274,8 @@ mod tests {
             ("[claude]\ndialect = \"chat\"", "providers.claude"),
             ("[codex]\nscript_file = \"/x\"", "script_file"),
             ("[gemini]\nbase_url = \"host\"", "base_url"),
+            ("[gemini]\nbase_url = \"https://hidden:hidden@host/v1\"", "password"),
+            ("[gemini]\nbase_url = \"user:hidden@host\"", "password"),
             ("[agent]\nheaders = { \"a b\" = \"x\" }", "a b"),
             ("[agent]\nheaders = { a = \"hidden\\nb: c\" }", "control character"),
         ] {
