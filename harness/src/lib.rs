@@ -42,7 +42,7 @@ enum Provider {
 
 impl Provider {
     fn of(launch: Launch) -> Result<Self, Failure> {
-        let launch = endpoint::redirected(launch)?;
+        let launch = endpoint::redirected(launch);
         match launch.harness.provider {
             ProviderKind::Agent => Ok(Self::Agent(Box::new(Agent::new(launch)?))),
             ProviderKind::Command => Ok(Self::Command(Box::new(CommandLine::new(launch)?))),

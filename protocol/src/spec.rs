@@ -160,6 +160,20 @@ impl HarnessSpec {
         let asked = self.model.as_deref().filter(|model| !model.is_empty())?;
         Some(self.model_map.get(asked).map_or(asked, String::as_str))
     }
+
+    /// Where the environment asks the built-in agent to step aside for Claude Code, this becomes the claude provider,
+    /// and the answer is yes. An endpoint goes with it only where it speaks the same dialect.
+    pub fn redirect_to_claude_code(&mut self, env: &BTreeMap<String, Secret>) -> bool {
+        let asked = env.get("WORKBENCH_PROVIDER").map(|name| name.expose().trim());
+        if asked != Some("claude-code") {
+            return false;
+        }
+        if self.provider == ProviderKind::Agent {
+            self.provider = ProviderKind::Claude;
+            self.endpoint.take_if(|endpoint| !matches!(endpoint, Endpoint::Anthropic(_)));
+        }
+        self.provider == ProviderKind::Claude
+    }
 }
 
 /// A server that speaks the Model Context Protocol.

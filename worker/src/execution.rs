@@ -8,8 +8,13 @@ mod watch;
 
 use std::{sync::Arc, time::Duration};
 
-use protocol::{event::Phase, failure::FailureReason, spec::RunSpec};
+use protocol::{
+    event::Phase,
+    failure::FailureReason,
+    spec::{RunSpec, SessionSpec},
+};
 use service::backoff::Backoff;
+use tokio::time::Instant;
 
 use self::{
     end::{End, last_word, superseded},
@@ -27,6 +32,9 @@ use crate::{
 
 /// Tries to remove what is left, before the sweeper takes over.
 const REMOVE_TRIES: u32 = 4;
+
+/// How long the end of an earlier attempt is waited for, whose container uses what the conversation keeps.
+const SESSION_WITHIN: Duration = Duration::from_secs(30);
 
 /// Runs what was assigned.
 pub(crate) async fn run(context: &Context, held: Arc<Held>, spec: RunSpec) {
@@ -90,6 +98,8 @@ async fn begin<'a>(
     home: &'a Home,
     mut spec: RunSpec,
 ) -> Result<Watch<'a>, End> {
+    // Before anything looks at the provider: what is mounted is for the one that will run.
+    spec.harness.redirect_to_claude_code(&spec.env);
     context.endpoints.fill(&mut spec.harness);
     let mut record = Record::new(&spec, &context.backend, context.clock.now_ms());
     home.create(&record, context.backend.home_mode()).map_err(|error| {
@@ -98,9 +108,11 @@ async fn begin<'a>(
 
     recall(held, home);
 
-    if spec.session.is_some() {
-        let _nothing_is_removed = context.sessions.turn().await;
-        context.backend.session(&spec).await?;
+    if let Some(session) = &spec.session {
+        tokio::select! {
+            had = have_session(context, &spec, session) => had?,
+            stop = held.stopped(None) => return Err(stop.into()),
+        }
     }
 
     // Until it has a container.
@@ -134,6 +146,30 @@ async fn begin<'a>(
             held.container_ended(false);
             Err(end)
         }
+    }
+}
+
+/// Waits, within bounds, for the end of an earlier attempt that uses the conversation still. Others have their turn
+/// meanwhile.
+async fn have_session(
+    context: &Context,
+    spec: &RunSpec,
+    session: &SessionSpec,
+) -> Result<(), Failure> {
+    let deadline = Instant::now() + SESSION_WITHIN;
+    loop {
+        {
+            let _nothing_is_removed = context.sessions.turn().await;
+            if context.backend.session(spec, session).await? {
+                return Ok(());
+            }
+        }
+        if Instant::now() >= deadline {
+            let (id, secs) = (&session.conversation_id, SESSION_WITHIN.as_secs());
+            let text = format!("a container used conversation {id} still after {secs} s");
+            return Err(Failure::new(FailureReason::WorkspaceSetup, text));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
@@ -209,7 +245,7 @@ async fn remove(context: &Context, held: &Held, home: &Home) {
             Err(_) => tokio::time::sleep(backoff.next(Duration::ZERO)).await,
         }
     }
-    if let Err(error) = home.remove() {
+    if let Err(error) = home.remove().await {
         tracing::error!(execution.id = %held.execution_id, error = %error, "the folder of {} could not be removed", held.execution_id);
     }
 }

@@ -60,6 +60,64 @@ async fn a_model_that_refuses_the_key_fails_the_run_by_name() {
     stack.finish().await;
 }
 
+/// By the worker's settings, and by the names of the smaller runner in the environment.
+#[tokio::test]
+async fn a_local_server_is_asked_without_a_key() {
+    let model = Model::start_on(&format!("{}:0", images::host())).await;
+    let base_url = model.base_url("text");
+    let settings = [("OZ_PROVIDER_BASE_URL", base_url.as_str()), ("OZ_PROVIDER_MODEL", "m-worker")];
+    let stack = Stack::start_with(&settings).await;
+    let tenant = stack.tenant("tenant-a");
+    let own = json!({
+        "WORKBENCH_PROVIDER": "openai-local", "WORKBENCH_OPENAI_BASE_URL": base_url,
+        "WORKBENCH_OPENAI_MODEL": "m-own",
+    });
+    for (values, name) in [(json!({}), "m-worker"), (own, "m-own")] {
+        let body = json!({"name": name, "docker_image": images::busybox(), "env_vars": values});
+        let environment = tenant.environment(&body).await;
+        let run = tenant.submit(&environment, "hello").await;
+        tenant.ended_as(&run, RunState::Succeeded).await;
+        let asked = model.requests().pop().unwrap();
+        assert_eq!(asked.body["model"], name);
+        assert_eq!(asked.headers.get("authorization"), None);
+    }
+    stack.finish().await;
+}
+
+/// The worker mounts the command line of the one that will run.
+#[tokio::test]
+async fn the_agent_steps_aside_for_claude_code() {
+    let model = Model::start_on(&format!("{}:0", images::host())).await;
+    let settings = [
+        ("OZ_PROVIDER_BASE_URL", "http://127.0.0.1:9/v1"),
+        ("OZ_PROVIDER_API_KEY", "of-the-worker"),
+    ];
+    let stack = Stack::start_with(&settings).await;
+    let tenant = stack.tenant("tenant-a");
+    let environment = tenant
+        .environment(&json!({
+            "name": "agent", "docker_image": images::workshop(),
+            "harness": {"type": "agent"},
+            "env_vars": {
+                "WORKBENCH_PROVIDER": "claude-code", "WORKBENCH_ANTHROPIC_API_KEY": "of-the-environment",
+                "WORKBENCH_CLAUDE_MODEL": "test-model", "ANTHROPIC_BASE_URL": model.root("file"),
+            },
+        }))
+        .await;
+    let run = tenant.submit(&environment, "write it").await;
+    tenant.ended_as(&run, RunState::Succeeded).await;
+    let events: Vec<Event> =
+        tenant.events(&run).await.iter().filter_map(EventView::event).collect();
+    let session =
+        |event: &Event| matches!(event, Event::Session { provider, .. } if provider == "claude");
+    assert!(events.iter().any(session), "{events:#?}");
+    for asked in model.requests().iter().filter(|asked| asked.method == "POST") {
+        assert_eq!(asked.headers["x-api-key"], "of-the-environment");
+        assert!(!format!("{asked:?}").contains("of-the-worker"));
+    }
+    stack.finish().await;
+}
+
 #[tokio::test]
 async fn a_scripted_model_marks_everything_it_leads_to() {
     let folder = tempfile::tempdir().unwrap();

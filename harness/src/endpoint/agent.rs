@@ -6,7 +6,7 @@ use protocol::{
     failure::FailureReason,
     secret::Secret,
     sidecar::Launch,
-    spec::{Auth, Endpoint, HttpEndpoint, ProviderKind},
+    spec::{Auth, Endpoint, HttpEndpoint},
 };
 
 use super::{ANTHROPIC, OPENAI_CHAT, value};
@@ -31,20 +31,11 @@ pub(super) struct Own {
     pub(super) http: HttpEndpoint,
 }
 
-/// What `WORKBENCH_PROVIDER=claude-code` asks for: the claude provider in place of the built-in agent. The worker's
-/// endpoint for the agent goes with it only where it speaks the same dialect.
-///
-/// # Errors
-/// The name is none of those there are.
-pub(crate) fn redirected(mut launch: Launch) -> Result<Launch, Failure> {
-    if launch.harness.provider != ProviderKind::Agent
-        || workbench(&launch)? != Some(Workbench::ClaudeCode)
-    {
-        return Ok(launch);
+/// What `WORKBENCH_PROVIDER=claude-code` asks for: the claude provider in place of the built-in agent, by its own names.
+pub(crate) fn redirected(mut launch: Launch) -> Launch {
+    if !launch.harness.redirect_to_claude_code(&launch.env) {
+        return launch;
     }
-    launch.harness.provider = ProviderKind::Claude;
-    launch.harness.endpoint =
-        launch.harness.endpoint.filter(|endpoint| matches!(endpoint, Endpoint::Anthropic(_)));
     for (from, to) in [
         ("WORKBENCH_ANTHROPIC_API_KEY", "ANTHROPIC_API_KEY"),
         ("WORKBENCH_CLAUDE_MODEL", "ANTHROPIC_MODEL"),
@@ -53,7 +44,7 @@ pub(crate) fn redirected(mut launch: Launch) -> Result<Launch, Failure> {
             launch.env.insert(to.to_owned(), given);
         }
     }
-    Ok(launch)
+    launch
 }
 
 /// The environment's own endpoint by these names, if it uses any.
@@ -218,7 +209,7 @@ fn missing(what: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use protocol::spec::HarnessSpec;
+    use protocol::spec::{HarnessSpec, ProviderKind};
 
     use super::*;
     use crate::endpoint::{choose, is_own};
@@ -335,7 +326,11 @@ mod tests {
             ("WORKBENCH_ANTHROPIC_API_KEY", "k"),
             ("WORKBENCH_CLAUDE_MODEL", "opus"),
         ];
-        let launched = redirected(launch(&env)).unwrap();
+        // The worker may have looked already.
+        let mut prepared = launch(&env);
+        assert!(prepared.harness.redirect_to_claude_code(&prepared.env));
+        assert_eq!(redirected(prepared).env, redirected(launch(&env)).env);
+        let launched = redirected(launch(&env));
         assert_eq!(launched.harness.provider, ProviderKind::Claude);
         assert_eq!(launched.harness.endpoint, None);
         let endpoint = choose(&launched).unwrap();
@@ -345,7 +340,7 @@ mod tests {
             ("https://api.anthropic.com", "opus")
         );
         assert_eq!(http.api_key.as_ref().unwrap().expose(), "k");
-        let none = redirected(launch(&env[..1])).unwrap();
+        let none = redirected(launch(&env[..1]));
         assert_eq!(choose(&none).unwrap_err().reason, FailureReason::AuthMissing);
     }
 }

@@ -329,27 +329,42 @@ async fn a_run_that_was_cancelled_can_be_gone_on_with() {
 
 #[tokio::test]
 async fn the_environments_own_names_lead_to_its_own_server() {
+    const URL: (&str, &str) = ("WORKBENCH_OPENAI_BASE_URL", "v1");
+    const MODEL: (&str, &str) = ("WORKBENCH_OPENAI_MODEL", "m");
+    const KEY: (&str, &str) = ("WORKBENCH_OPENAI_API_KEY", "token");
     let model = Model::start().await;
+    let named = |name: &'static str| ("WORKBENCH_PROVIDER", name);
     for (env, dialect, header) in [
         (
-            vec![
-                ("WORKBENCH_PROVIDER", "openai-oauth"),
-                ("WORKBENCH_OPENAI_BASE_URL", "v1"),
-                ("WORKBENCH_OPENAI_API_KEY", "token"),
-                ("WORKBENCH_OPENAI_MODEL", "m"),
-            ],
+            vec![named("openai-oauth"), URL, KEY, MODEL],
             "openai_responses",
-            ("authorization", "Bearer token"),
+            ("authorization", Some("Bearer token")),
+        ),
+        (
+            vec![named("openai-remote"), URL, KEY, MODEL],
+            "openai_chat",
+            ("authorization", Some("Bearer token")),
+        ),
+        (
+            vec![named("openai-remote"), URL, MODEL, ("WORKBENCH_OPENAI_ALLOW_NOAUTH", "1")],
+            "openai_chat",
+            ("authorization", None),
+        ),
+        (vec![named("openai-local"), URL, MODEL], "openai_chat", ("authorization", None)),
+        (
+            vec![named("openai-local"), URL, KEY, MODEL],
+            "openai_chat",
+            ("authorization", Some("Bearer token")),
         ),
         (
             vec![
-                ("WORKBENCH_PROVIDER", "anthropic"),
+                named("anthropic"),
                 ("ANTHROPIC_BASE_URL", ""),
                 ("WORKBENCH_ANTHROPIC_API_KEY", "token"),
                 ("WORKBENCH_ANTHROPIC_MODEL", "m"),
             ],
             "anthropic",
-            ("x-api-key", "token"),
+            ("x-api-key", Some("token")),
         ),
         (
             vec![
@@ -359,7 +374,12 @@ async fn the_environments_own_names_lead_to_its_own_server() {
                 ("OZ_MODEL", "m"),
             ],
             "openai_chat",
-            ("authorization", "Bearer token"),
+            ("authorization", Some("Bearer token")),
+        ),
+        (
+            vec![("OZ_PROVIDER_BASE_URL", "v1"), ("OZ_MODEL", "m")],
+            "openai_chat",
+            ("authorization", None),
         ),
     ] {
         // The worker has an endpoint and a key, which are not asked.
@@ -377,7 +397,7 @@ async fn the_environments_own_names_lead_to_its_own_server() {
         let Event::Model { dialect: told, model: named, .. } = &events[0] else { panic!() };
         assert_eq!((told.as_str(), named.as_str()), (dialect, "m"));
         let asked = model.requests().pop().unwrap();
-        assert_eq!(asked.headers.get(header.0).map(String::as_str), Some(header.1));
+        assert_eq!(asked.headers.get(header.0).map(String::as_str), header.1);
         assert!(!format!("{:?}", asked.headers).contains("marked-key"));
     }
 }
