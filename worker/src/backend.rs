@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use protocol::{
     ids::{ExecutionId, RunId},
-    spec::RunSpec,
+    spec::{RunSpec, SessionSpec},
 };
 
 pub(crate) use self::{
@@ -57,13 +57,16 @@ impl Backend {
         }
     }
 
-    /// Has what the run's conversation keeps, where it is of one; fails with `session_gone` when it was to go on
-    /// with what is not there.
-    pub(crate) async fn session(&self, spec: &RunSpec) -> Result<(), Failure> {
-        let Some(session) = &spec.session else { return Ok(()) };
+    /// Has what the run's conversation keeps; false while something uses it still, and `session_gone` when the run
+    /// was to go on with what is not there. May be dropped at any point.
+    pub(crate) async fn session(
+        &self,
+        spec: &RunSpec,
+        session: &SessionSpec,
+    ) -> Result<bool, Failure> {
         match self {
             Self::Docker(docker) => docker.session(spec, session).await,
-            Self::Direct(direct) => direct.session(spec, session),
+            Self::Direct(direct) => direct.session(spec, session).await.map(|()| true),
         }
     }
 
@@ -74,7 +77,7 @@ impl Backend {
     pub(crate) async fn sessions(&self) -> anyhow::Result<Vec<RunId>> {
         let found = match self {
             Self::Docker(docker) => docker.session_volumes().await?,
-            Self::Direct(direct) => direct.sessions()?,
+            Self::Direct(direct) => direct.sessions().await?,
         };
         let ids: BTreeSet<_> = found.into_iter().map(|(id, _)| id).collect();
         Ok(ids.into_iter().collect())
@@ -87,7 +90,7 @@ impl Backend {
     pub(crate) async fn remove_session(&self, conversation: &RunId) -> anyhow::Result<bool> {
         match self {
             Self::Docker(docker) => docker.remove_session(conversation).await,
-            Self::Direct(direct) => direct.remove_session(conversation).map(|()| true),
+            Self::Direct(direct) => direct.remove_session(conversation).await.map(|()| true),
         }
     }
 

@@ -176,8 +176,11 @@ impl Home {
     }
 
     /// Removes the folder; one that is gone already is removed.
-    pub(crate) fn remove(&self) -> io::Result<()> {
-        remove_tree(&self.path)
+    pub(crate) async fn remove(&self) -> io::Result<()> {
+        let path = self.path.clone();
+        // Under the direct backend it is as large as the run made it.
+        let removed = tokio::task::spawn_blocking(move || remove_tree(&path));
+        removed.await.unwrap_or_else(|error| Err(error.into()))
     }
 
     /// Every execution that left a folder here, with its record where that can be read.
@@ -295,8 +298,8 @@ impl Record {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_execution_is_found_again() {
+    #[tokio::test]
+    async fn an_execution_is_found_again() {
         let folder = tempfile::tempdir().unwrap();
         let record = Record::example();
         let home = Home::at(folder.path(), &record.execution_id);
@@ -312,8 +315,8 @@ mod tests {
         assert_eq!(records, [None, Some(record)]);
         assert_eq!(home.key().unwrap().expose().len(), 64);
         assert_eq!(home.exit().unwrap(), None);
-        home.remove().unwrap();
-        home.remove().unwrap();
+        home.remove().await.unwrap();
+        home.remove().await.unwrap();
     }
 
     #[test]

@@ -6,7 +6,11 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use protocol::ids::{ExecutionId, RunId};
 
-use crate::{backend::Swept, executions::Executions, home::Home};
+use crate::{
+    backend::Swept,
+    executions::Executions,
+    home::{Home, remove_tree},
+};
 
 /// Takes up every execution that left a readable folder. Run before the first `hello`, which names them.
 ///
@@ -21,7 +25,7 @@ pub(crate) fn adopt(executions: &Arc<Executions>) -> anyhow::Result<()> {
         } else {
             // Made and not finished: its execution was never claimed.
             tracing::warn!(folder = %home.path().display(), "a folder without a record is removed");
-            home.remove().context("remove a folder of an earlier life")?;
+            remove_tree(home.path()).context("remove a folder of an earlier life")?;
         }
     }
     Ok(())
@@ -67,7 +71,7 @@ async fn sweep_once(executions: &Executions, swept: &mut Swept) -> anyhow::Resul
 
 async fn remove_home(executions: &Executions, home: &Home, id: &ExecutionId) -> anyhow::Result<()> {
     executions.context.backend.remove(home, id).await?;
-    home.remove().with_context(|| format!("remove the folder of {id}"))
+    home.remove().await.with_context(|| format!("remove the folder of {id}"))
 }
 
 /// Removes conversations that are kept for longer, or larger, than they may be.

@@ -9,6 +9,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::PathBuf,
     process::{Command, Stdio},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -34,6 +35,8 @@ pub(crate) struct Direct {
     sidecar: PathBuf,
     state_dir: PathBuf,
     worker_id: String,
+    /// Held over work on conversations' folders, which goes on when whoever wanted it does not.
+    folders: Arc<Mutex<()>>,
 }
 
 impl Direct {
@@ -54,7 +57,7 @@ impl Direct {
              Run only what you would run in your own shell"
         );
         let (state_dir, worker_id) = (config.state_dir.clone(), config.worker_id.clone());
-        Ok(Self { sidecar, state_dir, worker_id })
+        Ok(Self { sidecar, state_dir, worker_id, folders: Arc::default() })
     }
 
     /// As root the agent's user has to pass through; what is secret in there has modes of its own.
@@ -134,7 +137,7 @@ impl Direct {
 
     /// What is kept of conversations; what executions take is in their homes.
     pub(super) async fn usage(&self) -> anyhow::Result<Usage> {
-        let kept = self.sessions()?;
+        let kept = self.sessions().await?;
         let count = move || {
             let sizes = kept.into_iter().map(|(id, path)| (id, bytes_below(&path)));
             sizes.collect()

@@ -84,6 +84,6 @@ pub(crate) fn hear(state_dir: &std::path::Path, way: u8, bytes: &[u8]) -> anyhow
     }
     let exit = shared.exit.borrow().clone();
     let saved = home.exit()?;
-    home.remove()?;
+    crate::home::remove_tree(home.path())?;
     Ok(Outcome { numbers, kinds, received: shared.held.outbox.sidecar_received(), exit, saved })
 }

@@ -169,6 +169,38 @@ async fn nothing_is_taken_from_a_run_that_lives_and_the_rest_goes_with_it() {
 }
 
 #[tokio::test]
+async fn what_a_container_uses_is_waited_for_and_holds_up_nobody_else() {
+    let rig = rig(|_| {}).await;
+    let begun = first("echo one > notes");
+    said(&rig, &begun).await;
+    eventually("its container to go", || async { (rig.homes() == 0).then_some(()) }).await;
+    // Stands for the container of an attempt that has not ended yet.
+    let mount = format!("ozma-workspace-{}:/w", begun.run_id);
+    let line = "trap 'echo late >> /w/notes; exit' TERM; while :; do sleep 0.05; done";
+    let run = ["run", "--rm", "--detach", "--label", image::LABEL, "-v", &mount];
+    let earlier = docker(&[&run[..], &[image::busybox(), "sh", "-c", line]].concat(), &[]);
+
+    let mut anew = begun.clone();
+    anew.execution_id = command("").execution_id;
+    let follow_up = next(&begun, "cat notes");
+    for waiting in [&anew, &follow_up] {
+        rig.plane.assign(waiting);
+        let claimed = |spec: &RunSpec| rig.plane.seen().claimed.contains(&spec.execution_id);
+        eventually("the claim", || async { claimed(waiting).then_some(()) }).await;
+    }
+    assert_eq!(said(&rig, &first("echo other")).await, "other\n");
+    rig.plane.cancel(&anew);
+    let report = rig.plane.report(&anew).await;
+    let FromWorker::TaskCompleted(done) = &report else { panic!("{report:?}") };
+    assert_eq!(done.task_state.as_deref(), Some("CANCELLED"));
+    docker(&["kill", "--signal", "TERM", &earlier], &[]);
+    let report = rig.plane.report(&follow_up).await;
+    assert!(matches!(report, FromWorker::TaskCompleted(_)), "{report:?}");
+    assert_eq!(rig.plane.output(&follow_up), "one\nlate\n");
+    forget(rig).await;
+}
+
+#[tokio::test]
 async fn beyond_the_bound_the_oldest_goes() {
     let rig = rig(|config| config.sessions.max_bytes = 30 * MIB).await;
     let write = "dd if=/dev/zero of=big bs=1M count=20 2>/dev/null; echo written";

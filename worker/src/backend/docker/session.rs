@@ -1,12 +1,12 @@
 //! What a conversation keeps between its runs: a volume for the workspace and one for the provider's own session
 //! files, by name and labels. One that is another tenant's or another worker's is nobody's here.
 
-use std::{collections::HashMap, path::PathBuf, time::Duration};
+use std::{collections::HashMap, path::PathBuf};
 
 use anyhow::Context;
 use bollard::{
     models::{Mount, MountType, MountVolumeOptions, VolumeCreateRequest},
-    query_parameters::ListVolumesOptionsBuilder,
+    query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder},
 };
 use protocol::{
     failure::FailureReason,
@@ -14,15 +14,11 @@ use protocol::{
     sidecar::{SESSION_MOUNT, WORKSPACE},
     spec::{RunSpec, SessionSpec},
 };
-use tokio::time::Instant;
 
 use super::engine::{Docker, LABEL_TENANT, LABEL_WORKER, status};
 use crate::backend::answer::{Failure, session_gone};
 
 const LABEL_CONVERSATION: &str = "ozma.conversation";
-
-/// How long the end of an earlier attempt is waited for, whose container still uses the volumes.
-const UNUSED_WITHIN: Duration = Duration::from_secs(30);
 
 /// The volumes' names begin so, where each is mounted, and whether a new one takes what the image has there.
 const VOLUMES: [(&str, &str, bool); 2] =
@@ -34,12 +30,12 @@ fn names(conversation: &RunId) -> [String; 2] {
 
 impl Docker {
     /// Has the volumes of the run's conversation: those that are there for one that goes on, new ones for one that
-    /// begins.
+    /// begins. False while a container uses them still, of an attempt before this one: two would write into them.
     pub(in crate::backend) async fn session(
         &self,
         spec: &RunSpec,
         session: &SessionSpec,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let labels = self.session_labels(&spec.tenant_id, &session.conversation_id);
         for name in names(&session.conversation_id) {
             let found = self.session_volume(&name).await?;
@@ -47,7 +43,11 @@ impl Docker {
                 labels.iter().all(|(label, value)| found.get(label) == Some(value))
             });
             match found {
-                _ if session.resume && is_its_own => {}
+                _ if session.resume && is_its_own => {
+                    if self.is_used(&name).await? {
+                        return Ok(false);
+                    }
+                }
                 _ if session.resume => return Err(session_gone(&self.worker_id, session)),
                 Some(_) if !is_its_own => {
                     return Err(Failure::new(
@@ -56,15 +56,14 @@ impl Docker {
                     ));
                 }
                 found => {
-                    if found.is_some() {
-                        // Of an attempt before this one.
-                        self.remove_unused(&name).await?;
+                    if found.is_some() && !self.remove_unused(&name).await? {
+                        return Ok(false);
                     }
                     self.create_volume(&name, labels.clone()).await?;
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     pub(super) fn session_mounts(&self, spec: &RunSpec) -> Vec<Mount> {
@@ -116,19 +115,26 @@ impl Docker {
             .map_err(|error| self.session_failure("make the conversation's volumes", &error))
     }
 
-    async fn remove_unused(&self, name: &str) -> Result<(), Failure> {
-        let deadline = Instant::now() + UNUSED_WITHIN;
-        loop {
-            match self.remove_volume(name).await {
-                Ok(()) => return Ok(()),
-                Err(error) if status(&error) == Some(409) && Instant::now() < deadline => {}
-                Err(error) => {
-                    let doing = "remove what an earlier attempt left";
-                    return Err(self.session_failure(doing, &error));
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+    async fn remove_unused(&self, name: &str) -> Result<bool, Failure> {
+        match self.remove_volume(name).await {
+            Ok(()) => Ok(true),
+            Err(error) if status(&error) == Some(409) => Ok(false),
+            Err(error) => Err(self.session_failure("remove what an earlier attempt left", &error)),
         }
+    }
+
+    /// Whether a container writes into the volume, or may begin to.
+    async fn is_used(&self, name: &str) -> Result<bool, Failure> {
+        let states = ["created", "running", "paused", "restarting"].map(str::to_owned);
+        let filters = HashMap::from([
+            ("volume".to_owned(), vec![name.to_owned()]),
+            ("status".to_owned(), states.to_vec()),
+        ]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let found = self.client.list_containers(Some(options)).await;
+        let found =
+            found.map_err(|error| self.session_failure("look who uses the volumes", &error))?;
+        Ok(!found.is_empty())
     }
 
     /// Where the volumes of this worker's conversations are on the engine's machine.
