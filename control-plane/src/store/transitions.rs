@@ -441,7 +441,9 @@ impl Head {
                 } else {
                     self.declines = 0;
                     self.queued_at = now;
-                    self.queue_until = self.queue_ms.map(|ms| now.saturating_add(ms));
+                    // It waits for a slot from then on only.
+                    let from = now.max(self.not_before);
+                    self.queue_until = self.queue_ms.map(|ms| from.saturating_add(ms));
                     self.tell(change);
                 }
             }

@@ -10,17 +10,25 @@ use control_plane::{
     runs::{self, NewRun, Run},
     store::Report,
 };
-use protocol::{failure::FailureReason, ids::RunId, run::RunState};
+use protocol::{
+    event::{Event, EventSource, Exit},
+    failure::FailureReason,
+    ids::RunId,
+    retry::{FailureClass, RetryPolicy},
+    run::RunState,
+};
 use service::clock::Clock;
+use test_support::worker::numbered;
 
 use crate::{
     base::{Db, START, admin, on_both, prompt, settings, tenant},
-    step::{claim, claim_up_to, claimed, failed, kinds, poison, report, state},
+    step::{claim, claim_up_to, claimed, failed, ingest, kinds, poison, report, state},
 };
 
 on_both!(
     a_wait_that_is_too_long_ends,
     each_wait_has_a_bound_of_its_own,
+    a_wait_begins_when_it_may_be_claimed_again,
     a_wait_goes_on_when_a_worker_declines,
     nobody_expires_while_nobody_could_be_served,
     of_a_claim_and_an_end_the_first_one_counts,
@@ -77,6 +85,25 @@ async fn each_wait_has_a_bound_of_its_own(db: Db) {
     assert_eq!(state(&core, &id).await, RunState::Failed);
     let attempts = runs::attempts(&core, &tenant('a'), &id).await.unwrap();
     assert_eq!(attempts[0].reason, Some(FailureReason::ImagePull));
+}
+
+async fn a_wait_begins_when_it_may_be_claimed_again(db: Db) {
+    let core = db.core().await;
+    let timeouts = TimeoutWishes { queue_secs: Some(90), ..TimeoutWishes::default() };
+    let retry = RetryPolicy { max_attempts: None, on: Some(vec![FailureClass::Provider]) };
+    let new = NewRun { timeouts, retry, ..prompt("wait for me") };
+    let id = runs::submit(&core, &tenant('a'), new).await.unwrap().run_id;
+    let run = claim(&core).await;
+    report(&core, &run, claimed(&core)).await;
+    let reason = Some(FailureReason::RateLimit);
+    let exit = Exit { reason, retry_after_ms: Some(600_000), ..Exit::default() };
+    ingest(&core, &run, EventSource::Sidecar, &numbered(1, &[Event::Exit(exit)])).await;
+    report(&core, &run, failed(FailureReason::RateLimit)).await;
+    assert_eq!(seen(&core, &id).await.queue_until, Some(START + 690_000));
+    for _ in 0..6 {
+        pass_after(&core, 100).await;
+    }
+    assert_eq!(claim(&core).await.run_id, id);
 }
 
 async fn a_wait_goes_on_when_a_worker_declines(db: Db) {
