@@ -64,6 +64,14 @@ pub struct InsertRun {
     pub now: i64,
 }
 
+impl InsertRun {
+    /// About how many bytes it is.
+    pub(super) fn size(&self) -> usize {
+        let sealed = [&self.env_sealed, &self.mcp_sealed].into_iter().flatten().map(Vec::len);
+        self.prompt.len() + self.config.len() + self.snapshot.len() + sealed.sum::<usize>()
+    }
+}
+
 /// What became of a run about to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Inserted {
@@ -374,5 +382,42 @@ impl Tx {
             .bind(row.map(|(_, key, _)| key.as_str()))
             .bind(row.map(|(.., value)| value.as_str())));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sealed_weighs_too() {
+        let new = InsertRun {
+            id: "r".parse().unwrap(),
+            owner: "a".parse().unwrap(),
+            max_attempts: 1,
+            title: String::new(),
+            name: None,
+            prompt: "four".to_owned(),
+            config: "{}".to_owned(),
+            metadata: BTreeMap::new(),
+            source: String::new(),
+            environment_id: None,
+            model_id: None,
+            worker_host: None,
+            placement: Placement::default(),
+            priority: 0,
+            queue_ms: None,
+            retry: RetryPolicy::default(),
+            parent_run_id: None,
+            snapshot: "{}".to_owned(),
+            env_sealed: Some(vec![0; 100]),
+            mcp_sealed: Some(vec![0; 1_000]),
+            conversation_id: None,
+            idempotency: None,
+            max_queued: 0,
+            seen_since: 0,
+            now: 0,
+        };
+        assert_eq!(new.size(), 1_108);
     }
 }

@@ -184,7 +184,7 @@ impl Ask {
     fn kib(&self) -> u32 {
         let bytes = match self {
             Self::Ingest(ingest) => ingest.events.iter().map(|e| e.data.get().len() + 128).sum(),
-            Self::Insert(new) => new.prompt.len() + new.config.len() + new.snapshot.len(),
+            Self::Insert(new) => new.size(),
             Self::Renew(renew) => renew.ids.len() * 64,
             Self::Record(_) | Self::Work(_) => 0,
         };
