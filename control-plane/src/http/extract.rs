@@ -69,7 +69,20 @@ fn refusal(path: &str, error: &serde_json::Error) -> ApiError {
         ("" | "?", None) => "body".to_owned(),
         _ => path.to_owned(),
     };
-    ApiError::invalid(field, rule)
+    ApiError::invalid(field, expected(rule))
+}
+
+/// What serde expected, without what it found: that may be a secret in the wrong place.
+fn expected(rule: &str) -> String {
+    let found = ["invalid type: ", "invalid value: ", "unknown variant "];
+    if !found.iter().any(|start| rule.starts_with(start)) {
+        return rule.to_owned();
+    }
+    match rule.rsplit_once(", expected ") {
+        Some((_, what)) if what.starts_with("struct ") => "must be an object".to_owned(),
+        Some((_, what)) => format!("must be {what}"),
+        None => "is of another form".to_owned(),
+    }
 }
 
 /// The field in "missing field `name`" and "unknown field `nmae`, expected …".
@@ -225,6 +238,20 @@ mod tests {
             (field.as_str(), rule.as_str()),
             ("body", "must be UTF-8; it is not at byte 11")
         );
+    }
+
+    #[test]
+    fn a_refusal_says_what_was_expected_and_not_what_was_found() {
+        for (body, rule) in [
+            (r#"{"env_vars":"hunter2, expected luck at line 7"}"#, "must be a map"),
+            (r#"{"env_vars":{"A":["hunter2"]}}"#, "must be a string"),
+            (r#"{"network":"hunter2"}"#, "must be `open` or `none`"),
+            (r#"{"timeout_secs":-31337}"#, "must be u64"),
+            (r#"{"harness":"hunter2"}"#, "must be an object"),
+            (r#""hunter2""#, "must be an object"),
+        ] {
+            assert_eq!(refused::<EnvironmentBody>(body.as_bytes()).1, rule, "{body}");
+        }
     }
 
     #[test]
