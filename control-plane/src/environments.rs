@@ -141,7 +141,7 @@ pub struct NewEnvironment {
     pub global: bool,
     pub spec: EnvironmentSpec,
     pub env: BTreeMap<String, Secret>,
-    /// A value of [`REDACTED`] is the one the environment has already.
+    /// A value of [`REDACTED`] is the one the environment has already, for the same server.
     pub mcp: Servers,
 }
 
@@ -162,6 +162,9 @@ pub enum EnvironmentError {
     /// A value is what stands for a hidden one, and there is no hidden one.
     #[error("{0} is hidden here and not known; send the value itself")]
     Hidden(String),
+    /// There is one, and it was meant for another place.
+    #[error("{0} is hidden, and its server is another one now; send the value itself")]
+    Elsewhere(String),
     #[error("there may be at most {0} environments")]
     TooMany(u32),
     #[error(transparent)]
@@ -317,17 +320,33 @@ pub(crate) fn secrets_mut(server: &mut McpServer) -> &mut BTreeMap<String, Secre
 /// Puts what is known in the place of what was sent back hidden.
 fn reveal(mut servers: Servers, known: &Servers) -> Result<Servers, EnvironmentError> {
     for (name, server) in &mut servers {
-        let known = known.get(name).map(secrets);
+        let known = known.get(name);
+        let same = known.is_some_and(|known| same_target(known, server));
         for (key, value) in secrets_mut(server) {
             if value.expose() == REDACTED {
-                let found = known.and_then(|known| known.get(key));
-                let hidden =
-                    || EnvironmentError::Hidden(format!("harness.mcp_servers.{name}.{key}"));
-                *value = found.cloned().ok_or_else(hidden)?;
+                let place = || format!("harness.mcp_servers.{name}.{key}");
+                let found = known.and_then(|known| secrets(known).get(key));
+                let found = found.ok_or_else(|| EnvironmentError::Hidden(place()))?;
+                if !same {
+                    return Err(EnvironmentError::Elsewhere(place()));
+                }
+                *value = found.clone();
             }
         }
     }
     Ok(servers)
+}
+
+/// Whether both are given their values in the same place: who cannot read one must not send it elsewhere.
+fn same_target(one: &McpServer, other: &McpServer) -> bool {
+    match (one, other) {
+        (
+            McpServer::Stdio { command, args, .. },
+            McpServer::Stdio { command: other, args: others, .. },
+        ) => command == other && args == others,
+        (McpServer::Http { url, .. }, McpServer::Http { url: other, .. }) => url == other,
+        _ => false,
+    }
 }
 
 /// What was sealed for the row `id`; nothing where there is none.

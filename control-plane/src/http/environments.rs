@@ -31,11 +31,11 @@ use crate::{
 pub(super) async fn create_environment(
     caller: Tenant,
     State(app): State<AppState>,
-    Body(body, _): Body<EnvironmentBody>,
-) -> Result<Json<EnvironmentView>, ApiError> {
+    Body(body, ignored): Body<EnvironmentBody>,
+) -> Result<(Ignored, Json<EnvironmentView>), ApiError> {
     let new = check::environment(body, app.core.settings.ceilings)?;
     let made = environments::create(&app.core, caller.scope(), new).await?;
-    Ok(Json(view::full(made, caller.scope())))
+    Ok((ignored, Json(view::full(made, caller.scope()))))
 }
 
 /// List the caller's environments and the global ones, the newest change first, at most 1000
@@ -72,11 +72,11 @@ pub(super) async fn update_environment(
     caller: Tenant,
     State(app): State<AppState>,
     Path(id): Path<EnvironmentId>,
-    Body(body, _): Body<EnvironmentBody>,
-) -> Result<Json<EnvironmentView>, ApiError> {
+    Body(body, ignored): Body<EnvironmentBody>,
+) -> Result<(Ignored, Json<EnvironmentView>), ApiError> {
     let new = check::environment(body, app.core.settings.ceilings)?;
     let changed = environments::update(&app.core, caller.scope(), &id, new).await?;
-    Ok(Json(view::full(changed, caller.scope())))
+    Ok((ignored, Json(view::full(changed, caller.scope()))))
 }
 
 /// Delete an environment. Runs already submitted keep what they were submitted with
@@ -126,6 +126,9 @@ impl From<EnvironmentError> for ApiError {
                 "must be empty, and so must env and headers of harness.mcp_servers: everyone can use a global environment",
             ),
             EnvironmentError::Hidden(_) => Self::invalid("harness.mcp_servers", error.to_string()),
+            EnvironmentError::Elsewhere(_) => {
+                Self::unsupported("harness.mcp_servers", error.to_string())
+            }
             EnvironmentError::TooMany(_) => Self::Busy(error.to_string()),
             EnvironmentError::Store(error) => Self::store(error, "environment"),
         }

@@ -56,11 +56,19 @@ pub(super) fn servers(
 }
 
 fn server(field: &str, body: McpServerBody, hidden: Hidden) -> Result<McpServer, ApiError> {
-    let McpServerBody { command, args, env, url, headers, kind, warp_id } = body;
+    let McpServerBody { command, args, env, url, headers, kind, cwd, disabled, warp_id } = body;
     let filled = |text: Option<String>| text.filter(|text| !text.trim().is_empty());
     if filled(warp_id).is_some() {
         let rule = "is a server of the hosted service, which this plane does not have; give command or url";
         return Err(ApiError::unsupported(format!("{field}.warp_id"), rule));
+    }
+    if filled(cwd).is_some() {
+        let rule = "is not supported: a server is started in the workspace";
+        return Err(ApiError::unsupported(format!("{field}.cwd"), rule));
+    }
+    if disabled == Some(true) {
+        let rule = "is not supported: leave the server out";
+        return Err(ApiError::unsupported(format!("{field}.disabled"), rule));
     }
     let known = ["", "stdio", "http", "streamable-http", "streamable_http", "streamableHttp"];
     if let Some(kind) = kind.filter(|kind| !known.contains(&kind.as_str())) {
@@ -217,6 +225,8 @@ mod tests {
             ("a", json!({"command": "x\u{0}"}), "mcp.a.command"),
             ("a", json!({"warp_id": "w"}), "mcp.a.warp_id"),
             ("a", json!({"url": "http://h", "type": "sse"}), "mcp.a.type"),
+            ("a", json!({"url": "http://h", "disabled": true}), "mcp.a.disabled"),
+            ("a", json!({"command": "x", "cwd": "/srv"}), "mcp.a.cwd"),
         ] {
             let said = body.to_string();
             match checked(name, &body).unwrap_err() {

@@ -63,6 +63,11 @@ async fn a_run_that_cannot_be_is_refused() {
             422,
             "config.mcp_servers.a.warp_id",
         ),
+        (
+            config("mcp_servers", json!({"a": {"command": "x", "disabled": true}})),
+            422,
+            "config.mcp_servers.a.disabled",
+        ),
         (config("idle_timeout_minutes", json!(0)), 400, "config.idle_timeout_minutes"),
         (config("skill_spec", json!("a/b:c")), 422, "config.skill_spec"),
         (config("memory_stores", json!([1])), 422, "config.memory_stores"),
@@ -90,13 +95,19 @@ async fn what_is_harmless_is_tolerated_and_named() {
     let edge = Edge::start().await;
     let body = json!({
         "prompt": "x", "team": true, "interactive": false, "attachments": [], "skill": "",
-        "mode": "normal", "from_the_future": {"a": 1}, "config": {"nmae": "typo", "mcp_servers": {}},
+        "mode": "normal", "from_the_future": {"a": 1}, "config": {"nmae": "typo",
+            "mcp_servers": {"a": {"command": "x", "disabled": false, "autoApprove": ["y"]}}},
     });
     let answer = edge.post("alice", RUNS, &body).await;
     answer.ok();
     let named: Vec<&str> = answer.header("x-ozma-ignored").split(", ").collect();
     assert!(named.contains(&"team") && named.contains(&"from_the_future"), "{named:?}");
     assert!(named.iter().any(|name| name.ends_with("nmae")), "{named:?}");
+    assert!(named.contains(&"config.mcp_servers.a.autoApprove"), "{named:?}");
+    let servers = json!({"a": {"url": "http://h", "timeout": 5}});
+    let body = json!({"name": "a", "docker_image": "x", "harness": {"mcp_servers": servers}});
+    let answer = edge.post("alice", ENVIRONMENTS, &body).await;
+    assert_eq!(answer.header("x-ozma-ignored"), "harness.mcp_servers.a.timeout");
     edge.stop().await;
 }
 
@@ -142,6 +153,12 @@ async fn an_environment_that_cannot_be_is_refused() {
         let answer = edge.post("alice", ENVIRONMENTS, &body).await;
         assert_eq!(answer.problem(), problem(400, "invalid_request", field), "{}", answer.text);
     }
+    let servers = json!({"a": {"url": "http://h", "headers": "Bearer hunter2"}});
+    let answer =
+        edge.post("alice", ENVIRONMENTS, &with("harness", json!({"mcp_servers": servers}))).await;
+    let field = "harness.mcp_servers.a.headers";
+    assert_eq!(answer.problem(), problem(400, "invalid_request", field));
+    assert!(!answer.text.contains("hunter2") && answer.text.contains("must be a map"));
     let global = json!({"name": "a", "docker_image": "x", "global": true, "env_vars": {"A": "b"}});
     let answer = edge.post(ADMIN, ENVIRONMENTS, &global).await;
     assert_eq!(answer.problem(), problem(400, "invalid_request", "env_vars"));

@@ -123,5 +123,11 @@ pub struct McpServerBody {
     pub kind: Option<String>,
     /// Not supported: answered with 422 unless absent or empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Not supported: answered with 422 when true; a server that is not to run is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<bool>,
+    /// Not supported: answered with 422 unless absent or empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warp_id: Option<String>,
 }

@@ -127,7 +127,19 @@ pub(in crate::http) fn without_effect(body: &CreateRun) -> Vec<String> {
     .into_iter()
     .filter(|(_, sent)| *sent)
     .map(|(name, _)| name.to_owned())
+    .chain(config.into_iter().flat_map(unknown_of_servers))
     .collect()
+}
+
+/// What of the MCP servers is not known. One that cannot be read is refused elsewhere.
+fn unknown_of_servers(config: &AgentConfig) -> Vec<String> {
+    let mut unknown = Vec::new();
+    for (name, body) in config.mcp_servers.iter().filter_map(Value::as_object).flatten() {
+        let _ = serde_ignored::deserialize::<_, _, McpServerBody>(body, |path| {
+            unknown.push(format!("config.mcp_servers.{name}.{path}"));
+        });
+    }
+    unknown
 }
 
 fn refuse_unsupported(body: &CreateRun) -> Result<(), ApiError> {
