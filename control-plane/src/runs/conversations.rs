@@ -2,7 +2,7 @@
 
 use protocol::{
     ids::RunId,
-    spec::{ProviderKind, SessionSpec},
+    spec::{HarnessSpec, ProviderKind, SessionSpec},
 };
 
 use super::{NewRun, RunServers, Snapshot, SubmitError};
@@ -19,7 +19,8 @@ use crate::{
 pub(crate) struct GoingOn {
     pub(crate) id: RunId,
     pub(crate) last: Run,
-    pub(crate) provider: ProviderKind,
+    /// Who answered in it, as the last run asked.
+    pub(crate) harness: HarnessSpec,
     /// The last run's own MCP servers, without its environment's.
     pub(crate) servers: Servers,
     /// Where its workspace is; `None` where no run of it came far enough to have one.
@@ -55,7 +56,7 @@ pub(super) async fn go_on(core: &Core, scope: &Scope, id: &RunId) -> Result<Goin
     let kept = core.store.kept(&last.conversation_id).await?;
     Ok(GoingOn {
         id: last.conversation_id.clone(),
-        provider: spec.harness.provider,
+        harness: spec.harness,
         servers: servers.run,
         last,
         kept,
@@ -69,11 +70,12 @@ impl GoingOn {
         if !self.last.state.is_terminal() {
             return Err(SubmitError::ConversationBusy(self.last.id.clone()));
         }
-        if let Some(asked) = new.provider.filter(|asked| *asked != self.provider) {
-            let (was, asked) = (self.provider.as_str(), asked.as_str());
+        let provider = self.harness.provider;
+        if let Some(asked) = new.provider.filter(|asked| *asked != provider) {
+            let (was, asked) = (provider.as_str(), asked.as_str());
             return Err(SubmitError::OtherProvider { was, asked });
         }
-        if self.provider == ProviderKind::Command {
+        if provider == ProviderKind::Command {
             return Err(SubmitError::NothingKept("a command has no conversation"));
         }
         let Some(kept) = &self.kept else { return Ok(()) };
@@ -83,8 +85,8 @@ impl GoingOn {
         if new.worker_host.as_deref().is_some_and(|host| host != kept.worker_id.as_str()) {
             return Err(SubmitError::OtherWorker(kept.worker_id.clone()));
         }
-        let connected = core.store.connections(core.now() - link::SEEN_FOR_MS).await?;
-        if connected.iter().all(|one| one.worker_id != kept.worker_id.as_str()) {
+        let seen_since = core.now() - link::SEEN_FOR_MS;
+        if !core.store.is_connected(&kept.worker_id, seen_since).await? {
             return Err(SubmitError::WorkerAway(kept.worker_id.clone()));
         }
         Ok(())

@@ -177,13 +177,18 @@ pub async fn submit(core: &Core, scope: &Scope, new: NewRun) -> Result<Submitted
     let servers = RunServers { environment, run: new.mcp.unwrap_or(kept_run) };
     let mcp_sealed = (!servers.environment.is_empty() || !servers.run.is_empty())
         .then(|| core.sealer.seal(id.as_str(), json(&servers).as_bytes()));
+    let worker_host = match &going_on {
+        // Nothing binds it to a worker but the word of its author.
+        Some(one) if one.kept.is_none() => new.worker_host.or(one.last.worker_host.clone()),
+        _ => new.worker_host,
+    };
     let placement = match going_on.as_ref().and_then(|one| one.kept.as_ref()) {
         // It ran there before, whatever the tags say now.
         Some(kept) => {
             Placement { worker_host: Some(kept.worker_id.to_string()), ..Placement::default() }
         }
         None => Placement {
-            worker_host: new.worker_host.clone(),
+            worker_host: worker_host.clone(),
             worker_tags: spec.worker_tags.iter().cloned().collect(),
         },
     };
@@ -207,7 +212,7 @@ pub async fn submit(core: &Core, scope: &Scope, new: NewRun) -> Result<Submitted
         environment_id: new.environment_id,
         model_id: new.model_id,
         placement,
-        worker_host: new.worker_host,
+        worker_host,
         priority: new.priority,
         queue_ms: spec.timeouts.queue_secs.map(|secs| millis(Duration::from_secs(secs))),
         retry: spec.retry.clone(),
@@ -309,12 +314,21 @@ async fn snapshot(
     let settings = &core.settings;
     spec.timeouts = new.timeouts.or(spec.timeouts).settle(settings.timeouts, settings.ceilings);
     spec.retry = new.retry.clone().or(spec.retry);
-    let HarnessSpec { provider, model, base_prompt, idle_secs, .. } = &mut spec.harness;
+    let HarnessSpec { provider, model, model_map, base_prompt, idle_secs, .. } = &mut spec.harness;
     if std::mem::take(&mut spec.open_harness) {
         *provider = settings.default_harness;
     }
-    // A conversation is with whom it was begun.
-    *provider = going_on.map(|one| one.provider).or(new.provider).unwrap_or(*provider);
+    *provider = match going_on {
+        // A conversation is with whom it was begun, and so are the models, should the environment have changed.
+        Some(GoingOn { harness, .. }) => {
+            if harness.provider != *provider {
+                model.clone_from(&harness.model);
+                model_map.clone_from(&harness.model_map);
+            }
+            harness.provider
+        }
+        None => new.provider.unwrap_or(*provider),
+    };
     *idle_secs = new.idle_secs.or(*idle_secs);
     *model = new.model_id.clone().or(model.take());
     *base_prompt = new.base_prompt.clone().or(base_prompt.take());

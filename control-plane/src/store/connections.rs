@@ -1,6 +1,6 @@
 //! Worker connections as the planes last heard of them: for people, and for the hint that all slots are taken.
 
-use protocol::link::DiskUse;
+use protocol::{ids::WorkerId, link::DiskUse};
 
 use super::{Db, Store, StoreError, Tx, on_pool, on_tx, signed};
 
@@ -135,7 +135,23 @@ impl Store {
             .await)?)
     }
 
-    /// The same, each with what its worker process holds.
+    /// Whether some plane heard of this worker since then.
+    pub(crate) async fn is_connected(
+        &self,
+        worker: &WorkerId,
+        seen_since: i64,
+    ) -> Result<bool, StoreError> {
+        const SQL: &str =
+            "select id from connections where last_seen_at >= $1 and worker_id = $2 limit 1";
+        let found: Option<String> = on_pool!(self, |db| sqlx::query_scalar(SQL)
+            .bind(seen_since)
+            .bind(worker.as_str())
+            .fetch_optional(db)
+            .await)?;
+        Ok(found.is_some())
+    }
+
+    /// The connections heard of since then, each with what its worker process holds.
     pub async fn connected(&self, seen_since: i64) -> Result<Vec<ConnectedRow>, StoreError> {
         const SQL: &str =
             "select id, plane_id, worker_id, c.instance_id, dialect, backend, version,

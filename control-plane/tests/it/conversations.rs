@@ -39,11 +39,11 @@ on_both!(
     a_plane_may_keep_nothing_and_chooses_who_answers,
 );
 
-const RUNS: &str = "/api/v1/agent/runs";
+pub(crate) const RUNS: &str = "/api/v1/agent/runs";
 const SESSION: &str = "7b1c1e46-6f0e-4a46-8a3c-1a8f0c6f3a10";
 const SECRETS: [&str; 4] = ["hunter-env", "hunter-mcp", "hunter-header", "hunter-run"];
 
-async fn edge(db: &Db) -> Edge {
+pub(crate) async fn edge(db: &Db) -> Edge {
     let url = db.url.clone();
     Edge::start_with(|config| config.database_url = Some(SecretString::from(url))).await
 }
@@ -64,7 +64,7 @@ async fn shop(edge: &Edge) -> String {
     edge.environment("bob", &body).await
 }
 
-async fn worker(edge: &Edge, id: &str) -> FakeWorker {
+pub(crate) async fn worker(edge: &Edge, id: &str) -> FakeWorker {
     let hello =
         protocol::link::Hello { tags: vec!["gpu".to_owned()], ..test_support::worker::hello(1) };
     FakeWorker::connect_with(&edge.root, ADMIN, id, hello).await
@@ -74,7 +74,7 @@ fn session() -> Event {
     Event::Session { provider: "claude".to_owned(), session_id: SESSION.to_owned() }
 }
 
-async fn complete(worker: &mut FakeWorker, task: &TaskAssignment, events: &[Event]) {
+pub(crate) async fn complete(worker: &mut FakeWorker, task: &TaskAssignment, events: &[Event]) {
     worker.claim(task).await;
     worker.send_events(&task.execution_id, EventSource::Sidecar, numbered(1, events)).await;
     worker.acked(&task.execution_id, EventSource::Sidecar, events.len() as u64).await;
@@ -82,7 +82,7 @@ async fn complete(worker: &mut FakeWorker, task: &TaskAssignment, events: &[Even
     worker.report_acked(&task.execution_id).await;
 }
 
-fn spec(task: &TaskAssignment) -> &RunSpec {
+pub(crate) fn spec(task: &TaskAssignment) -> &RunSpec {
     task.spec.as_ref().unwrap()
 }
 

@@ -13,6 +13,7 @@ mod edge;
 mod events_http;
 mod evidence;
 mod feed;
+mod followups;
 mod histories;
 mod hostile;
 mod ingest;

@@ -125,13 +125,17 @@ pub(crate) async fn with_run(db: &Db, until: RunState) -> (Arc<Core>, Assignment
 
 /// Makes the row of a run one that cannot be read.
 pub(crate) async fn poison(core: &Core, run: &RunId) {
-    let sql = "update runs set phases = 'nonsense' where id = $1";
+    rewrite(core, "update runs set phases = 'nonsense' where id = $1", run.as_str()).await;
+}
+
+/// Changes what is stored of a run behind the plane's back.
+pub(crate) async fn rewrite(core: &Core, sql: &'static str, run: &str) {
     match core.store.db() {
         Driver::Sqlite { write, .. } => {
-            sqlx::query(sql).bind(run.as_str()).execute(write).await.map(|_| ()).unwrap();
+            sqlx::query(sql).bind(run).execute(write).await.map(|_| ()).unwrap();
         }
         Driver::Postgres(pool) => {
-            sqlx::query(sql).bind(run.as_str()).execute(pool).await.map(|_| ()).unwrap();
+            sqlx::query(sql).bind(run).execute(pool).await.map(|_| ()).unwrap();
         }
     }
 }

@@ -55,6 +55,8 @@ pub(in crate::http) fn run(
     let idempotency = idempotency(&body, headers)?;
     let mut config = body.config.unwrap_or_default();
     let mcp = mcp_servers(&mut config)?;
+    // Only what is asked for now: what is inherited was allowed once, and is bounded by today's ceilings later on.
+    forms::timeouts("config.", wishes(&config), ceilings)?;
     if let Some(last) = last {
         config = inherit(config, last)?;
     }
@@ -63,13 +65,7 @@ pub(in crate::http) fn run(
     let kept = serde_json::to_string(&config).expect("a configuration is plain data");
     let prompt = body.prompt.unwrap_or_default();
     forms::filled("prompt", &prompt, MAX_PROMPT_BYTES)?;
-    let wishes = TimeoutWishes {
-        queue_secs: config.queue_timeout_secs,
-        image_secs: config.image_timeout_secs,
-        setup_secs: config.setup_timeout_secs,
-        run_secs: config.timeout_secs,
-    };
-    let timeouts = forms::timeouts("config.", wishes, ceilings)?;
+    let timeouts = wishes(&config);
     let priority = priority(config.priority.unwrap_or_default())?;
     let retry = forms::retry("config.retry", config.retry)?;
     let tags = config.worker_tags.map(|tags| forms::tags("config.worker_tags", tags));
@@ -182,6 +178,15 @@ pub(in crate::http) fn message(message: Option<String>) -> Result<String, ApiErr
     Ok(message)
 }
 
+fn wishes(config: &AgentConfig) -> TimeoutWishes {
+    TimeoutWishes {
+        queue_secs: config.queue_timeout_secs,
+        image_secs: config.image_timeout_secs,
+        setup_secs: config.setup_timeout_secs,
+        run_secs: config.timeout_secs,
+    }
+}
+
 /// Takes the MCP servers out, and leaves what of them may be shown.
 fn mcp_servers(config: &mut AgentConfig) -> Result<Option<Servers>, ApiError> {
     const FIELD: &str = "config.mcp_servers";
@@ -212,19 +217,21 @@ fn inherit(config: AgentConfig, last: &Run) -> Result<AgentConfig, ApiError> {
     let last: AgentConfig = serde_json::from_str(&last.config).map_err(|error| {
         ApiError::Internal(anyhow::Error::new(error).context("read a run's config"))
     })?;
-    let mut harness = last.harness;
-    if config.model_id.as_ref().is_some_and(|model| !model.is_empty())
-        && let Some(harness) = &mut harness
-    {
-        // It would win over the one that is asked for now.
-        harness.model_id = None;
-    }
+    let given = |text: &String| !text.is_empty();
+    let (now, was) = (config.harness.unwrap_or_default(), last.harness.unwrap_or_default());
+    // The last run's would win over one that is asked for now beside it.
+    let model = was.model_id.filter(|_| !config.model_id.as_ref().is_some_and(given));
+    let harness = RunHarness {
+        kind: now.kind.filter(given).or(was.kind),
+        model_id: now.model_id.filter(given).or(model),
+        reasoning_level: now.reasoning_level.filter(given).or(was.reasoning_level),
+    };
     Ok(AgentConfig {
         name: config.name.or(last.name),
         model_id: config.model_id.or(last.model_id),
         base_prompt: config.base_prompt.or(last.base_prompt),
         environment_id: config.environment_id.or(last.environment_id),
-        harness: config.harness.or(harness),
+        harness: (harness != RunHarness::default()).then_some(harness),
         worker_tags: config.worker_tags.or(last.worker_tags),
         priority: config.priority.or(last.priority),
         timeout_secs: config.timeout_secs.or(last.timeout_secs),
