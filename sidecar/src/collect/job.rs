@@ -88,6 +88,10 @@ pub(crate) fn run(job: &Job, say: &mut Say<'_>) -> io::Result<()> {
         }
         let _ = fs::remove_file(&patch);
     }
+    if !job.patterns.is_empty() {
+        files::keep(&job.workspace, &job.patterns, &mut sender)?;
+    }
+    // Last: what was asked for has the room first.
     if let Some(path) = &job.transcript {
         let name = Name {
             filename: TRANSCRIPT_FILE,
@@ -96,9 +100,6 @@ pub(crate) fn run(job: &Job, say: &mut Say<'_>) -> io::Result<()> {
             description: "What the provider printed",
         };
         sender.file(path, &name)?;
-    }
-    if !job.patterns.is_empty() {
-        files::keep(&job.workspace, &job.patterns, &mut sender)?;
     }
     let _ = fs::remove_dir_all(scratch);
     Ok(())
@@ -135,4 +136,41 @@ fn branch(job: &Job, url: &str) -> String {
         Some(head.trim().strip_prefix("ref: refs/heads/")?.to_owned())
     });
     head.filter(|branch| branch.len() <= 300).unwrap_or_else(|| "unknown".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::event::Event;
+
+    use super::*;
+
+    #[test]
+    fn what_was_asked_for_comes_before_what_the_provider_printed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (workspace, state) = (folder.path().join("workspace"), folder.path().join("state"));
+        let transcript = state.join(TRANSCRIPT_FILE);
+        for folder in [&workspace, &state] {
+            fs::create_dir(folder).unwrap();
+        }
+        fs::write(workspace.join("a.txt"), "asked for").unwrap();
+        fs::write(&transcript, "{}").unwrap();
+        let job = Job {
+            workspace,
+            state,
+            git: false,
+            repos: Vec::new(),
+            patterns: vec!["*.txt".to_owned()],
+            links: Vec::new(),
+            transcript: Some(transcript),
+        };
+        let mut names = Vec::new();
+        run(&job, &mut |event| {
+            if let Event::Artifact(artifact) = event {
+                names.extend(artifact.filename);
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(names, ["a.txt", TRANSCRIPT_FILE]);
+    }
 }
