@@ -39,7 +39,7 @@ pub const SESSION_MOUNT: &str = "/ozma/session";
 /// it: `/harness/<provider>/bin` is at the end of the provider's `PATH`.
 pub const HARNESS_MOUNT: &str = "/harness";
 
-/// What a provider printed, byte for byte, below `Launch.state_directory`; kept as an artifact.
+/// What a provider printed, with the run's secrets cut out, below `Launch.state_directory`; kept as an artifact.
 pub const TRANSCRIPT_FILE: &str = "transcript.jsonl";
 
 /// The unprivileged user that providers run as.

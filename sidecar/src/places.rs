@@ -54,7 +54,7 @@ impl Places {
         fs::symlink_metadata(&path).is_ok_and(|about| about.is_file()).then_some(path)
     }
 
-    /// Makes that folder.
+    /// Makes the folder of the provider's session files.
     pub(crate) fn make_session(&self, is_kept: bool) -> io::Result<()> {
         make(&self.session(is_kept), 0o700)
     }

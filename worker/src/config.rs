@@ -16,7 +16,7 @@ use secrecy::SecretString;
 use self::secret::read_secret;
 pub use self::{
     harness_images::HarnessImages,
-    providers::{AgentProvider, Dialect, Provider, Providers},
+    providers::{Dialect, Provider, Providers},
     settings::{Backend, Config, Link, PullPolicy, Sessions},
 };
 use crate::{address::address, subnets::pool};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use worker::{Config, config::AgentProvider};
+use worker::{Config, config::Provider};
 
 use crate::{context::write_private, failure::Failure};
 
@@ -37,7 +37,7 @@ impl std::fmt::Display for Model {
 }
 
 /// What the settings name.
-pub(crate) fn named(provider: &AgentProvider) -> Model {
+pub(crate) fn named(provider: &Provider) -> Model {
     if provider.script_file.is_some() {
         Model::Script
     } else if provider.api_key.is_some()

@@ -34,9 +34,6 @@ pub struct Providers {
     pub gemini: Provider,
 }
 
-/// The built-in agent's endpoint.
-pub type AgentProvider = Provider;
-
 /// Where one provider's model answers, or a script in its place.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
