@@ -25,6 +25,7 @@ on_both!(
     a_run_leaves_evidence,
     of_a_retried_run_the_last_attempt_counts,
     evidence_goes_with_its_events,
+    each_class_of_failure_is_named_and_counted,
     a_summary_counts_as_a_stream_and_misses_no_gap
 );
 
@@ -146,6 +147,45 @@ async fn of_a_retried_run_the_last_attempt_counts(db: Db) {
     let exit = summary.exit.unwrap();
     assert_eq!((exit.success, exit.reason), (false, Some(FailureReason::RateLimit)));
     assert_eq!(exit.message, "not now");
+    worker.close().await;
+    edge.stop().await;
+}
+
+async fn each_class_of_failure_is_named_and_counted(db: Db) {
+    use FailureReason as R;
+    let edge = edge(&db).await;
+    let mut worker = FakeWorker::connect(&edge.root, ADMIN, "w-1", 1).await;
+    let classes = [
+        (R::RateLimit, "rate_limit", true),
+        (R::QuotaExhausted, "quota_exhausted", false),
+        (R::AuthExpired, "auth_expired", false),
+        (R::AuthMissing, "auth_missing", false),
+        (R::CliVersionMismatch, "cli_version_mismatch", false),
+        (R::NetworkError, "network_error", true),
+        // The one that has another name among the codes of the API.
+        (R::ContentRefused, "content_policy_violation", false),
+        (R::AgentExit, "agent_exit", false),
+    ];
+    for (reason, code, retryable) in classes {
+        let run = edge.run("bob", "do it").await;
+        let task = worker.next_assignment().await;
+        worker.claim(&task).await;
+        worker.fail(&task, reason, "not today").await;
+        worker.report_acked(&task.execution_id).await;
+        let seen = edge.get("bob", &format!("{RUNS}/{run}")).await.ok();
+        let status = &seen["status_message"];
+        assert_eq!(
+            (&status["error_code"], &status["retryable"]),
+            (&json!(code), &json!(retryable)),
+            "{seen}"
+        );
+        let last = lines(&edge, &run).await.pop().unwrap();
+        assert_eq!(last["data"]["reason"], reason.as_str(), "{last}");
+        assert_eq!(summary(&edge, &run).await.exit.unwrap().reason, Some(reason));
+        let metrics = edge.get("", "/metrics").await.text;
+        let line = format!("ozma_executions_failed_total{{reason=\"{reason}\"}} 1\n");
+        assert!(metrics.contains(&line), "{line} is not in\n{metrics}");
+    }
     worker.close().await;
     edge.stop().await;
 }
