@@ -48,8 +48,7 @@ impl Codex {
                 said.ended(true, events);
             }
             Some("turn.failed") => {
-                let message = text(line, "/error/message").unwrap_or_default().to_owned();
-                said.fail(Told { message, ..Told::default() });
+                said.fail(told(text(line, "/error/message").unwrap_or_default()));
                 said.ended(false, events);
             }
             _ => return false,
@@ -128,8 +127,39 @@ fn warn(message: &str, said: &mut Said, events: &mut Vec<Event>) {
         Some((attempt, message)) => {
             events.push(Event::ModelRetry { attempt, wait_ms: None, message });
         }
-        None => {
-            said.fail(Told { message: message.to_owned(), ..Told::default() });
+        None => said.fail(told(message)),
+    }
+}
+
+/// The endpoint's status, where the message has one, stands as Codex itself writes it; numbers elsewhere are the
+/// endpoint's own words, an id or a port.
+fn told(message: &str) -> Told {
+    let status =
+        ["unexpected status ", "exceeded retry limit, last status: "].iter().find_map(|sign| {
+            let digits = message.strip_prefix(sign)?.split(' ').next()?;
+            digits.parse().ok().filter(|status| (100..600).contains(status))
+        });
+    Told { message: message.to_owned(), status, ..Told::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_where_codex_writes_one() {
+        for (message, status) in [
+            ("exceeded retry limit, last status: 429 Too Many Requests", Some(429)),
+            (
+                "unexpected status 529 <unknown status code>: Overloaded, url: http://h:4010/v1",
+                Some(529),
+            ),
+            ("unexpected status 500 Internal Server Error: request id: 429-503", Some(500)),
+            ("The requested 429 tokens of req_401 are over the bound of 503", None),
+            ("stream disconnected before completion: unexpected status 429", None),
+            ("unexpected status 4290 of a thing", None),
+        ] {
+            assert_eq!(told(message).status, status, "{message}");
         }
     }
 }

@@ -100,7 +100,7 @@ impl Gemini {
         } else if let Some(message) = text(line, "/error/message") {
             said.fail(Told {
                 message: message.to_owned(),
-                status: None,
+                status: code(message),
                 class: text(line, "/error/type").map(str::to_owned),
                 retry_after: retry_after(message),
             });
@@ -115,4 +115,25 @@ fn retry_after(message: &str) -> Option<Duration> {
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     let seconds = rest[digits.len()..].starts_with('s');
     digits.parse().ok().filter(|_| seconds).map(Duration::from_secs)
+}
+
+/// The status in the endpoint's JSON, which often stands whole in the message: `{"error": {"code": 429, …`.
+fn code(message: &str) -> Option<u16> {
+    let (_, rest) = message.split_once("\"code\":")?;
+    let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok().filter(|code| (100..600).contains(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_the_whole_number_after_its_name() {
+        assert_eq!(code(r#"[API Error: {"error":{"code":429,"message":"x"}}]"#), Some(429));
+        assert_eq!(code("{\"error\": {\n  \"code\": 403\n}}"), Some(403));
+        for other in [r#"{"code":4290}"#, r#"{"code":"429"}"#, "request 429 of port 503", ""] {
+            assert_eq!(code(other), None, "{other}");
+        }
+    }
 }

@@ -37,7 +37,7 @@ pub(crate) fn claude(ended: &Ended<'_>) -> Failure {
     told.failure(reason)
 }
 
-/// Codex: texts only.
+/// Codex: texts only; where a status stands in one, its dialect has found it.
 pub(crate) fn codex(ended: &Ended<'_>) -> Failure {
     use FailureReason as R;
     let Some(told) = &ended.said.error else { return without_a_word(ended) };
@@ -45,28 +45,25 @@ pub(crate) fn codex(ended: &Ended<'_>) -> Failure {
         R::AuthMissing
     } else if told.says(&["Quota exceeded", "usage limit", "insufficient_quota"]) {
         R::QuotaExhausted
-    } else if told.says(&["429", "503", "529", "at capacity", "Overloaded", "Rate limit"]) {
+    } else if matches!(told.status, Some(429 | 503 | 529))
+        || told.says(&["at capacity", "Overloaded", "Rate limit"])
+    {
         R::RateLimit
-    } else if told.says(&[
-        "401",
-        "403",
-        "Unauthorized",
-        "Forbidden",
-        "have access to this",
-        "API key",
-    ]) {
+    } else if matches!(told.status, Some(401 | 403))
+        || told.says(&["You do not have access to this"])
+    {
         R::AuthExpired
     } else if told.says(&["content policy", "content_filter", "flagged"]) {
         R::ContentRefused
-    } else if told.says(&[
-        "experiencing high demand",
-        "stream disconnected",
-        "stream closed",
-        "Connection failed",
-        "error sending request",
-        "last status: 5",
-        "unexpected status 5",
-    ]) {
+    } else if matches!(told.status, Some(408 | 500..))
+        || told.says(&[
+            "experiencing high demand",
+            "stream disconnected",
+            "stream closed",
+            "Connection failed",
+            "error sending request",
+        ])
+    {
         R::NetworkError
     } else {
         R::AgentExit
@@ -114,7 +111,7 @@ pub(crate) fn gemini(ended: &Ended<'_>) -> Failure {
     // What its message leaves out, its exit code may have: the last byte of the endpoint's status.
     let code = |codes: &[u16]| {
         codes.iter().any(|code| {
-            told.message.contains(&format!("\"code\":{code}"))
+            told.status == Some(*code)
                 || ended.exit_code > 128 && ended.exit_code == i32::from(code % 256)
         })
     };
@@ -132,7 +129,7 @@ pub(crate) fn gemini(ended: &Ended<'_>) -> Failure {
         R::ContentRefused
     } else if told.says(&[
         "fetch failed",
-        "terminated",
+        "API Error: terminated",
         "Incomplete JSON",
         "JSON input",
         "without a finish reason",
@@ -221,5 +218,35 @@ impl Told {
         let mut failure = Failure::new(reason, format!("the provider failed{status}: {said}"));
         failure.retry_after = self.retry_after;
         failure
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(judge: fn(&Ended<'_>) -> Failure, told: Told) -> FailureReason {
+        let mut said = Said::default();
+        said.error = Some(told);
+        judge(&Ended { exit_code: 1, said: &said, stderr: "" }).reason
+    }
+
+    /// An id, a port and a count of tokens may have the digits of a status.
+    #[test]
+    fn digits_in_a_message_are_no_status() {
+        let message =
+            "The model refused request req_429503 of 401 tokens, url: http://h:4035/503/v1";
+        for judge in [claude, codex, opencode, gemini] {
+            let told = || Told { message: message.to_owned(), ..Told::default() };
+            assert_eq!(reason(judge, told()), FailureReason::AgentExit);
+            for (status, expected) in [
+                (429, FailureReason::RateLimit),
+                (401, FailureReason::AuthExpired),
+                (500, FailureReason::NetworkError),
+            ] {
+                let told = Told { status: Some(status), ..told() };
+                assert_eq!(reason(judge, told), expected, "{status}");
+            }
+        }
     }
 }
