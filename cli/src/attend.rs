@@ -1,7 +1,7 @@
 //! A run that was just made, to its end: its events, its outcome, its evidence. What `ozma run` and
 //! `ozma runs followup` share.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use clap::Args;
 use protocol::{api::runs::RunItem, ids::RunId};
@@ -17,6 +17,9 @@ use crate::{
     outcome,
     term::{Style, Term},
 };
+
+/// Silence for this long in the middle of a download is a broken connection.
+const SILENCE: Duration = Duration::from_secs(45);
 
 /// How a run is watched.
 #[derive(Debug, Clone, Copy, Default, Args)]
@@ -71,7 +74,8 @@ impl Attend {
         let state = follow(client, id, options, interrupts, term).await?;
         let exit_code = outcome::exit_code(state);
         let item: RunItem = client.get(&format!("/api/v1/agent/runs/{id}"), &[]).await?;
-        let kept = if self.evidence { Some(keep(client, made.run_id, term).await?) } else { None };
+        let kept =
+            if self.evidence { keep(client, made.run_id, interrupts, term).await } else { None };
         if self.json {
             let mut outcome = serde_json::json!({
                 "kind": "outcome", "run_id": id, "state": state, "exit_code": exit_code, "run": item,
@@ -90,23 +94,56 @@ impl Attend {
     }
 }
 
-/// Downloads a run's evidence into the project one stands in; the folder.
-async fn keep(client: &Client, run: &RunId, term: &mut Term) -> Result<String, Failure> {
+/// Downloads a run's evidence into the project one stands in; the folder. The run is over and has its own outcome:
+/// what goes wrong here is told, and changes nothing of that.
+async fn keep(
+    client: &Client,
+    run: &RunId,
+    interrupts: &mut Interrupts,
+    term: &mut Term,
+) -> Option<String> {
+    let kept = tokio::select! {
+        kept = download(client, run) => kept,
+        () = interrupts.next() => Err(Failure::platform("interrupted")),
+    };
+    match kept {
+        Ok((folder, whole)) => {
+            if !whole {
+                term.note("events.jsonl is full: further events are left out of it");
+            }
+            Some(folder)
+        }
+        Err(failure) => {
+            term.note(&format!(
+                "there is no whole evidence here: {}; `ozma runs logs --json {run}` has the events too",
+                failure.message
+            ));
+            None
+        }
+    }
+}
+
+/// The folder, and whether all events are in it.
+async fn download(client: &Client, run: &RunId) -> Result<(String, bool), Failure> {
     let path = format!("/api/v1/agent/runs/{run}/evidence");
     let mut evidence = Evidence::begin(Path::new("."), run)?;
     let mut events = client.download(&format!("{path}/events.jsonl")).await?;
+    let mut whole = true;
     loop {
-        let chunk = events.chunk().await.map_err(|error| {
-            Failure::platform(format!("the events of run {run} broke off: {error}"))
-                .hint(format!("the run itself is over; `ozma runs logs --json {run}` has them too"))
-        })?;
+        let chunk = tokio::time::timeout(SILENCE, events.chunk())
+            .await
+            .map_err(|_| Failure::platform("the plane stopped in the middle of the events"))?
+            .map_err(|error| Failure::platform(format!("the events broke off: {error}")))?;
         let Some(chunk) = chunk else { break };
-        if !evidence.bytes(&chunk)? {
-            term.note("events.jsonl is full: further events are left out of it");
+        whole = evidence.bytes(&chunk)?;
+        if !whole {
             break;
         }
     }
-    let summary: serde_json::Value = client.get(&format!("{path}/summary.json"), &[]).await?;
+    let mut summary: serde_json::Value = client.get(&format!("{path}/summary.json"), &[]).await?;
+    if !whole {
+        summary["truncated"] = true.into();
+    }
     evidence.summary(&summary)?;
-    Ok(evidence.folder().display().to_string())
+    Ok((evidence.folder().display().to_string(), whole))
 }

@@ -16,7 +16,7 @@ use crate::failure::Failure;
 /// Below the project.
 const FOLDER: &str = ".workbench";
 
-/// Largest file of events, in bytes; further ones are left out and the summary says `truncated`.
+/// Largest file of events, in bytes; further lines are left out.
 const MAX_EVENTS_BYTES: u64 = 256 << 20;
 
 /// The folder of one run's evidence.
@@ -24,7 +24,11 @@ const MAX_EVENTS_BYTES: u64 = 256 << 20;
 pub(crate) struct Evidence {
     folder: PathBuf,
     events: File,
-    left: u64,
+    /// Bytes written, and how many of them are whole lines.
+    written: u64,
+    whole: u64,
+    /// At how many it is full.
+    bound: u64,
 }
 
 impl Evidence {
@@ -34,16 +38,16 @@ impl Evidence {
     /// It cannot be written there, or there is evidence of this run already.
     pub(crate) fn begin(project: &Path, run: &RunId) -> Result<Self, Failure> {
         let begin = || -> io::Result<Self> {
-            let ours = project.join(FOLDER);
-            let fresh = !ours.exists();
-            let folder = ours.join("runs").join(run.as_str());
+            let runs = project.join(FOLDER).join("runs");
+            let folder = runs.join(run.as_str());
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-            if fresh {
-                // Evidence is not the project's to commit; whoever wants it there removes this file.
-                private(&ours.join(".gitignore"))?.write_all(b"*\n")?;
+            // Evidence is not the project's to commit; whoever wants it there empties this file.
+            match private(&runs.join(".gitignore")) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => made?.write_all(b"*\n")?,
             }
             let events = private(&folder.join("events.jsonl"))?;
-            Ok(Self { folder, events, left: MAX_EVENTS_BYTES })
+            Ok(Self { folder, events, written: 0, whole: 0, bound: MAX_EVENTS_BYTES })
         };
         begin().map_err(|error| {
             let folder = project.join(FOLDER);
@@ -65,18 +69,26 @@ impl Evidence {
         self.bytes(&line)
     }
 
-    /// Writes lines of events down as they come from elsewhere; false when there is no room for them.
+    /// Writes lines of events down as they come from elsewhere, in parts that need not end where a line does; false
+    /// when there is no room for all of it, and the file ends with the last whole line.
     ///
     /// # Errors
     /// As [`event`](Self::event).
     pub(crate) fn bytes(&mut self, lines: &[u8]) -> io::Result<bool> {
-        let length = u64::try_from(lines.len()).unwrap_or(u64::MAX);
-        if length > self.left {
-            self.left = 0;
+        let length = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let room = usize::try_from(self.bound - self.written).unwrap_or(usize::MAX);
+        let fitting = &lines[..room.min(lines.len())];
+        if let Some(at) = fitting.iter().rposition(|byte| *byte == b'\n') {
+            self.whole = self.written + length(&fitting[..=at]);
+        }
+        self.events.write_all(fitting)?;
+        self.written += length(fitting);
+        if fitting.len() < lines.len() {
+            // Half a line is none.
+            self.events.set_len(self.whole)?;
+            (self.written, self.bound) = (self.whole, self.whole);
             return Ok(false);
         }
-        self.left -= length;
-        self.events.write_all(lines)?;
         Ok(true)
     }
 
@@ -106,12 +118,19 @@ mod tests {
         let run: RunId = "0198c5f0-0000-7000-8000-000000000000".parse().unwrap();
         let mut evidence = Evidence::begin(project.path(), &run).unwrap();
         assert!(evidence.event(&1).unwrap());
-        evidence.left = 3;
+        evidence.bound = 5;
         assert!(!evidence.event(&12345).unwrap() && !evidence.event(&1).unwrap());
-        let events = fs::read_to_string(evidence.folder().join("events.jsonl")).unwrap();
-        assert_eq!(events, "1\n");
-        let ignored = project.path().join(".workbench/.gitignore");
+        let events =
+            |evidence: &Evidence| fs::read(evidence.folder().join("events.jsonl")).unwrap();
+        assert_eq!(events(&evidence), b"1\n");
+        let ignored = project.path().join(".workbench/runs/.gitignore");
         assert_eq!(fs::read_to_string(ignored).unwrap(), "*\n");
         assert!(Evidence::begin(project.path(), &run).is_err());
+        let another: RunId = "0198c5f0-0000-7000-8000-000000000001".parse().unwrap();
+        let mut evidence = Evidence::begin(project.path(), &another).unwrap();
+        evidence.bound = 9;
+        assert!(evidence.bytes(b"1\n2\n3").unwrap() && evidence.bytes(b"4").unwrap());
+        assert!(!evidence.bytes(b"56789\n").unwrap());
+        assert_eq!(events(&evidence), b"1\n2\n");
     }
 }

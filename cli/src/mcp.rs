@@ -3,7 +3,6 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use anyhow::Context;
 use protocol::{api::config::McpServerBody, spec::McpServer};
 use serde_json::Value;
 
@@ -33,16 +32,25 @@ pub(crate) fn read(path: &Path) -> Result<Value, Failure> {
 /// The same as the harness takes them.
 ///
 /// # Errors
-/// As [`read`]; also a server that has neither a command nor an address, or both.
+/// As [`read`]; also a server that has neither a command nor an address, or both, or is spoken to in another way.
 pub(crate) fn servers(path: &Path) -> Result<BTreeMap<String, McpServer>, Failure> {
-    let bodies: BTreeMap<String, McpServerBody> = serde_json::from_value(read(path)?)
-        .context("understand them")
-        .map_err(|error| Failure::usage(format!("{}: {error:#}", path.display())))?;
-    let server = |(name, body): (String, McpServerBody)| {
+    let Value::Object(bodies) = read(path)? else { return Ok(BTreeMap::new()) };
+    let server = |(name, body): (String, Value)| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
             return Err(Failure::usage(format!(
                 "the server name {name:?} must be 1 to 64 letters, digits, '-' and '_'"
+            )));
+        }
+        // The error of serde may show what it read, a secret among it.
+        let body: McpServerBody = serde_json::from_value(body).map_err(|_| {
+            Failure::usage(format!(
+                "the server {name} must be an object with command, args and env, or with url and headers, all texts"
+            ))
+        })?;
+        if let Some(kind) = body.kind.filter(|kind| !matches!(kind.as_str(), "stdio" | "http")) {
+            return Err(Failure::usage(format!(
+                "the server {name} has the type {kind:?}, which must be stdio or http"
             )));
         }
         let server = match (body.command, body.url) {
@@ -76,8 +84,20 @@ mod tests {
         assert!(
             matches!(&http.unwrap()["b"], McpServer::Http { headers, .. } if headers.len() == 1)
         );
-        for wrong in ["[]", "{", r#"{"a": {}}"#, r#"{"a b": {"command": "x"}}"#, r#"{"a": 1}"#] {
+        for wrong in [
+            "[]",
+            "{",
+            r#"{"a": {}}"#,
+            r#"{"a b": {"command": "x"}}"#,
+            r#"{"a": 1}"#,
+            r#"{"a": {"type": "sse", "url": "http://x"}}"#,
+        ] {
             assert_eq!(of(wrong).unwrap_err().exit_code, 2, "{wrong}");
+        }
+        for secret in
+            [r#"{"a": {"url": "x", "headers": "hunter2"}}"#, r#"{"a": {"env": ["hunter2"]}}"#]
+        {
+            assert!(!of(secret).unwrap_err().message.contains("hunter2"), "{secret}");
         }
     }
 }

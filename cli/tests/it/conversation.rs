@@ -97,7 +97,6 @@ async fn a_follow_up_finds_the_workspace_and_the_conversation_and_both_leave_evi
     assert!(shown.out.contains(&format!("conversation {run}")), "{}", shown.out);
     assert!(shown.out.contains("session      "), "{}", shown.out);
 
-    // Evidence is written once.
     let nobody =
         ozma(folder, url, &["runs", "followup", "0198c5f0-0000-7000-8000-000000000000", "x"]).await;
     assert_eq!(nobody.code, 2, "{}", nobody.err);

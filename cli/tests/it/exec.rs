@@ -104,7 +104,7 @@ fn a_program_of_a_model_file_gets_the_agents_word_and_the_prompt() {
     assert_eq!(summary["provider"], "command");
     let mode = |path: &str| fs::metadata(rig.path(path)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("project/.workbench"), 0o700);
-    assert_eq!(fs::read_to_string(rig.path("project/.workbench/.gitignore")).unwrap(), "*\n");
+    assert_eq!(fs::read_to_string(rig.path("project/.workbench/runs/.gitignore")).unwrap(), "*\n");
 }
 
 #[test]

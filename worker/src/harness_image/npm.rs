@@ -37,10 +37,12 @@ struct Packed {
 /// There is no npm, it fails, or takes too long.
 pub(super) async fn pack(spec: &str, folder: &Path) -> anyhow::Result<Fetched> {
     std::fs::create_dir(folder).context("make a folder for the package")?;
+    // With a package of its own the folder is a project: npm looks no further up for one, and for its `.npmrc`, in
+    // folders that others may write to. Only the user's own configuration and the machine's have a say.
+    std::fs::write(folder.join("package.json"), "{}").context("begin a project for the package")?;
     let run = Command::new("npm")
-        .args(["pack", "--json", "--ignore-scripts", "--pack-destination", "."])
-        .arg(spec)
-        // No `.npmrc` or package of wherever the user stands has a say.
+        .args(["pack", "--json", "--ignore-scripts", "--workspaces=false"])
+        .args(["--pack-destination", ".", spec])
         .current_dir(folder)
         .stdin(Stdio::null())
         .kill_on_drop(true)
@@ -64,7 +66,11 @@ pub(super) async fn pack(spec: &str, folder: &Path) -> anyhow::Result<Fetched> {
     let mut files = std::fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.path());
     let file = files.find(|path| path.extension().is_some_and(|extension| extension == "tgz"));
     let file = file.with_context(|| format!("npm fetched {spec} and left no package"))?;
-    let packed: Vec<Packed> = serde_json::from_slice(&done.stdout).unwrap_or_default();
-    let integrity = packed.into_iter().next().map(|packed| packed.integrity).unwrap_or_default();
+    let packed: Vec<Packed> = serde_json::from_slice(&done.stdout)
+        .with_context(|| format!("npm fetched {spec} and did not say what"))?;
+    let first = packed.into_iter().next().filter(|packed| !packed.integrity.is_empty());
+    let integrity = first
+        .map(|packed| packed.integrity)
+        .with_context(|| format!("npm fetched {spec} and checked it against no digest"))?;
     Ok(Fetched { file, integrity })
 }
