@@ -165,12 +165,15 @@ fn cause(
     let host = run.placement.worker_host.as_deref();
     if let Some(host) = host.filter(|host| fleet.processes.iter().all(|one| one.worker_id != *host))
     {
-        let whose = if run.pinned {
-            "it goes on with a conversation that is kept on worker"
+        let message = if run.pinned {
+            // Nobody knows whether it comes back, and nobody else can go on.
+            format!(
+                "it goes on with a conversation that is kept on worker {host}, which is not connected: \
+                 start that worker, or cancel this run and begin a new one"
+            )
         } else {
-            "it asks for worker"
+            format!("it asks for worker {host}, which is not connected")
         };
-        let message = format!("{whose} {host}, which is not connected");
         return Some((WaitCode::WorkerHostNotConnected, message));
     }
     if fitting.is_empty() {

@@ -245,7 +245,8 @@ async fn a_worker_that_is_away_is_named(db: Db) {
     test_support::wait::eventually("the worker is gone", async || {
         let why = why().await;
         let message = why["message"].as_str().unwrap();
-        message.contains("kept on worker w-1, which is not connected").then_some(())
+        let whole = message.contains("or cancel this run and begin a new one");
+        (message.contains("kept on worker w-1, which is not connected") && whole).then_some(())
     })
     .await;
     let cancel = format!("{RUNS}/{}/cancel", waiting["run_id"].as_str().unwrap());

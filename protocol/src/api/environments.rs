@@ -135,7 +135,7 @@ pub struct EnvironmentHarness {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout_minutes: Option<u32>,
     /// Servers of further tools, by a name of 1 to 64 of `[A-Za-z0-9_-]`. A value that is sent back as `<redacted>`
-    /// stays what it was.
+    /// stays what it was, as long as `command` and `args`, or `url`, are what they were; else it is 422.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub mcp_servers: BTreeMap<String, McpServerBody>,
 }
