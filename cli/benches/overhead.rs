@@ -122,7 +122,7 @@ async fn measure(providers: &[String], count: usize) -> Vec<Value> {
         for turn in 0..=count {
             eprintln!("{provider}: {turn} of {count}");
             let took = once(&tenant, if turn % 2 == 0 { &first } else { &last }).await;
-            let alone = life(&bare_container(&name));
+            let alone = life(&bare_container(&name)).await;
             if turn > 0 {
                 runs.push(took);
                 bare.push(alone);
@@ -206,7 +206,7 @@ async fn once(tenant: &Tenant, environment: &str) -> Took {
         let found = said.split_whitespace().find_map(|word| word.strip_prefix(name));
         found.and_then(|nanos| nanos.parse::<f64>().ok()).expect("nanoseconds") / 1e6
     };
-    Took { life: life(&container), hand: part("hand="), under: part("under=") }
+    Took { life: life(&container).await, hand: part("hand="), under: part("under=") }
 }
 
 /// A container of the same image whose process ends at once; its id.
@@ -218,21 +218,21 @@ fn bare_container(image: &str) -> String {
 }
 
 /// From a container's start to its end, in milliseconds, by the engine's own account.
-fn life(container: &str) -> f64 {
+async fn life(container: &str) -> f64 {
     let filter = format!("container={container}");
     let format = "{{.Action}} {{.TimeNano}}";
-    let told = docker(
-        &["events", "--since", "15m", "--until", "0s", "--filter", &filter, "--format", format],
-        &[],
-    );
-    let at = |action: &str| {
+    let args =
+        ["events", "--since", "15m", "--until", "0s", "--filter", &filter, "--format", format];
+    let at = |told: &str, action: &str| {
         let found = told.lines().find_map(|line| line.strip_prefix(action)?.strip_prefix(' '));
-        let nanos: f64 = found
-            .and_then(|nanos| nanos.parse().ok())
-            .unwrap_or_else(|| panic!("no {action} in {told}"));
-        nanos / 1e6
+        found.and_then(|nanos| nanos.parse::<f64>().ok()).map(|nanos| nanos / 1e6)
     };
-    at("die") - at("start")
+    // It tells of whole seconds that are over.
+    eventually_within(PATIENCE, "the container's start and end", async || {
+        let told = docker(&args, &[]);
+        Some(at(&told, "die")? - at(&told, "start")?)
+    })
+    .await
 }
 
 /// What the sidecar's processes take in a container whose provider waits for its tool.

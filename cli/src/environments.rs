@@ -25,7 +25,7 @@ pub(crate) struct Ingredients {
     /// a branch, tag or commit (repeatable)
     #[arg(long, value_name = "URL[#REF]", value_parser = repo)]
     pub repo: Vec<Repo>,
-    /// A shell command line that answers the prompt (on its standard input) instead of the built-in agent
+    /// A shell command line that answers the prompt (on its standard input) instead of a provider
     #[arg(long, value_name = "COMMAND")]
     pub command: Option<String>,
     /// A command to run as root after cloning (repeatable)

@@ -44,6 +44,9 @@ pub(crate) struct UpArgs {
     /// The image of runs without an environment
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
+    /// A worker's TOML file: providers and their keys, their images, sessions, bounds
+    #[arg(long, value_name = "FILE", env = "OZ_WORKER_CONFIG")]
+    worker_config: Option<PathBuf>,
     /// A level (error, warn, info, debug) or a filter
     #[arg(long, value_name = "LEVEL", env = "OZ_LOG_LEVEL", default_value = QUIETLY)]
     log: String,
@@ -63,7 +66,7 @@ pub(crate) async fn run(
     let mut plane = plane_config(&args, &data_dir, around)?;
     let mut worker = worker_config(&args, &data_dir, around)?;
     let _lock = folder::lock(&data_dir)?;
-    if around.var("OZ_WORKER_ID").is_none() {
+    if worker.worker_id == WorkerConfig::default().worker_id {
         worker.worker_id = folder::worker_id(&data_dir)?;
     }
     let runs_in = backend::choose(&mut worker, args.backend, term).await?;
@@ -175,19 +178,21 @@ fn worker_config(
     data_dir: &Path,
     around: &Surroundings,
 ) -> Result<WorkerConfig, Failure> {
-    let mut config = WorkerConfig { state_dir: data_dir.join("worker"), ..WorkerConfig::default() };
-    config
-        .overlay_env(|name| around.var(name).map(str::to_owned))
-        .map_err(|error| Failure::usage(format!("{error:#}")))?;
-    // The worker in here talks to the plane in here, whatever the shell says of others.
+    let wrong = |error: anyhow::Error| Failure::usage(format!("{error:#}"));
+    let mut config = match &args.worker_config {
+        Some(file) => WorkerConfig::read(file).map_err(wrong)?,
+        None => WorkerConfig::default(),
+    };
+    config.state_dir = data_dir.join("worker");
+    config.overlay_env(|name| around.var(name).map(str::to_owned)).map_err(wrong)?;
+    // The worker in here talks to the plane in here, whatever the shell or the file says of others.
     (config.token, config.token_file) = (None, None);
     config.plane_url = WorkerConfig::default().plane_url;
     if let Some(capacity) = args.capacity {
         config.capacity = capacity;
     }
     config.validate().map_err(|error| {
-        Failure::usage(format!("{error:#}"))
-            .hint("a shorter --data-dir, or the variable named, mends it")
+        wrong(error).hint("a shorter --data-dir, or the setting named, mends it")
     })?;
     Ok(config)
 }

@@ -211,4 +211,11 @@ fn up_says_what_is_missing() {
     assert_eq!(done.code, 3, "{done:?}");
     assert!(done.err.contains("no container engine answers"), "{done:?}");
     assert!(done.err.contains("hint: start an engine"), "{done:?}");
+
+    // Its worker's file is read before anything begins.
+    let file = home.0.path().join("worker.toml");
+    std::fs::write(&file, "[providers.claude]\nkey = \"hunter2\"\n").unwrap();
+    let done = home.ozma_with(&["up", "--worker-config", file.to_str().unwrap()], &vars);
+    assert_eq!(done.code, 2, "{done:?}");
+    assert!(done.err.contains("unknown field `key`"), "{done:?}");
 }
