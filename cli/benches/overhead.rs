@@ -242,14 +242,14 @@ async fn memory(tenant: &Tenant, environment: &str) -> u64 {
         let item = tenant.run(&run).await;
         assert!(!item.state.is_terminal(), "it ended before its tool began: {item:?}");
         let container = Stack::containers(&run).pop()?;
-        let told = docker(&["top", &container, "-eo", "pid,comm,args"], &[]);
+        let told = docker(&["top", &container, "-eo", "pid,args"], &[]);
         told.contains("sleep 300").then_some(told)
     })
     .await;
     let ours = processes.lines().filter_map(|line| {
-        let mut words = line.split_whitespace();
-        let (pid, name) = (words.next()?, words.next()?);
-        name.starts_with("ozma-sidecar").then(|| pid.to_owned())
+        let (pid, program) = line.trim_start().split_once(' ')?;
+        let ours = ["/agent/ozma-sidecar supervise", "/proc/self/exe harness"];
+        ours.iter().any(|ours| program.trim_start().starts_with(ours)).then(|| pid.to_owned())
     });
     let shares: Vec<u64> = ours.map(|pid| share(&pid)).collect();
     assert!(shares.len() >= 2, "the supervisor and the harness: {processes}");
