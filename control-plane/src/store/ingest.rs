@@ -28,7 +28,7 @@ const MAX_ANSWER_BYTES: usize = 64 << 10;
 const MAX_SESSION_BYTES: usize = 128;
 
 /// No vendor holds up the next attempt for longer, whatever it asks for.
-const MAX_RETRY_AFTER: Duration = Duration::from_mins(15);
+pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_mins(15);
 
 /// The end of the year 9999: what a date can still be written of.
 const MAX_TIME_MS: i64 = 253_402_300_799_999;

@@ -7,7 +7,10 @@ use protocol::{
     run::{Fact, RunState},
 };
 
-use super::{Store, StoreError, Tx, again, on_tx, parse, transitions::Change};
+use super::{
+    Store, StoreError, Tx, again, ingest::MAX_RETRY_AFTER, on_tx, parse, transitions::Change,
+};
+use crate::core::millis;
 
 /// The most one transaction ends; the next pass ends more. Others wait for it no longer than for a claim.
 const MAX_BATCH: i64 = 64;
@@ -62,16 +65,28 @@ impl Store {
 
 impl Store {
     /// After the clock went back: nothing lies further ahead of it than it can. Leases end by `lease_until` and
-    /// waits for another attempt by `retry_until`; those that end sooner stay as they are.
+    /// waits for another attempt by `retry_until`, or as much later as a vendor may ask for; those that end sooner
+    /// stay as they are.
     pub async fn rebase(&self, lease_until: i64, retry_until: i64) -> Result<(), StoreError> {
         const LEASES: &str = "update executions set lease_expires_at = $1
              where ended_at is null and lease_expires_at > $1";
-        const RETRIES: &str =
-            "update runs set not_before = $1 where state = 'QUEUED' and not_before > $1";
-        const WAITS: &str = "update runs set queue_until = $1 + queue_ms
-             where state = 'QUEUED' and queue_until > $1 + queue_ms";
+        const RETRIES: &str = "update runs set not_before = $1
+             where state = 'QUEUED' and not_before > $1 and (reason is null or reason <> 'rate_limit')";
+        const ASKED: &str = "update runs set not_before = $1
+             where state = 'QUEUED' and not_before > $1 and reason = 'rate_limit'";
+        // A wait for a slot begins when the run may be tried again.
+        const WAITS: &str = "update runs
+             set queue_until = case when not_before > $1 then not_before else $1 end + queue_ms
+             where state = 'QUEUED'
+               and queue_until > case when not_before > $1 then not_before else $1 end + queue_ms";
+        let asked_until = retry_until.saturating_add(millis(MAX_RETRY_AFTER));
         let mut tx = self.begin().await?;
-        for (sql, until) in [(LEASES, lease_until), (RETRIES, retry_until), (WAITS, retry_until)] {
+        for (sql, until) in [
+            (LEASES, lease_until),
+            (RETRIES, retry_until),
+            (ASKED, asked_until),
+            (WAITS, retry_until),
+        ] {
             on_tx!(&mut tx, |db| sqlx::query(sql).bind(until).execute(db).await.map(|_| ()))?;
         }
         tx.commit().await

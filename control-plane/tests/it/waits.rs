@@ -99,7 +99,15 @@ async fn a_wait_begins_when_it_may_be_claimed_again(db: Db) {
     let exit = Exit { reason, retry_after_ms: Some(600_000), ..Exit::default() };
     ingest(&core, &run, EventSource::Sidecar, &numbered(1, &[Event::Exit(exit)])).await;
     report(&core, &run, failed(FailureReason::RateLimit)).await;
-    assert_eq!(seen(&core, &id).await.queue_until, Some(START + 690_000));
+    let until = (Some(START + 600_000), Some(START + 690_000));
+    let waits = async || {
+        let run = seen(&core, &id).await;
+        (run.next_attempt_at, run.queue_until)
+    };
+    assert_eq!(waits().await, until);
+    // A plane that starts looks for what lies too far ahead: this does not.
+    core.store.rebase(core.now(), core.now() + 60_000).await.unwrap();
+    assert_eq!(waits().await, until);
     for _ in 0..6 {
         pass_after(&core, 100).await;
     }
