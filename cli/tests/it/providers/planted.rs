@@ -1,6 +1,12 @@
 //! Marked keys, looked for everywhere a run of a provider leaves something: only the provider may have them.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    time::Duration,
+};
 
 use protocol::{api::artifacts::ArtifactItem, run::RunState};
 use serde_json::{Value, json};
@@ -21,11 +27,11 @@ const OF_SERVER: &str = "planted-key-of-the-server-19be";
 
 const SECRETS: [&str; 3] = [OF_WORKER, OF_ENVIRONMENT, OF_SERVER];
 
-/// Left behind by the set-up, as root: it looks at every process for the model's keys, over and over. Its own words
+/// Left behind by the set-up, as root: it looks at every process for every one of them, over and over. Its own words
 /// are no match for what it looks for.
 const SPY: &str = r"(while :; do
     for file in /proc/[0-9]*/environ /proc/[0-9]*/cmdline; do
-        grep -qa 'planted-[m]odel-key-of-the-[w]orker' $file && echo $file
+        grep -qa -e 'planted-[m]odel-key-of-the-' -e 'planted-[k]ey-of-the-' $file && echo $file
     done >>/workspace/found 2>/dev/null
     echo looked >/workspace/looked
 done) >/dev/null 2>&1 &";
@@ -45,10 +51,20 @@ async fn a_providers_key_is_found_nowhere_else() {
     for provider in PROVIDERS {
         runs.push((provider, begin(&tenant, provider, json!({})).await));
     }
-    // One whose key is its environment's, in place of the worker's.
-    let own =
-        json!({"ANTHROPIC_API_KEY": OF_ENVIRONMENT, "ANTHROPIC_BASE_URL": model.root("sleep")});
-    runs.push(("claude", begin(&tenant, "claude", own).await));
+    // The same with the environment's key in place of the worker's: one is cancelled as well, one works for each
+    // provider, and one of each is refused by an endpoint that says with which key.
+    runs.push(("claude", begin(&tenant, "claude", endpoint("claude", &model.root("sleep"))).await));
+    let refusing = refusing();
+    let mut others = Vec::new();
+    for provider in PROVIDERS {
+        for (root, end) in [
+            (model.root("file"), RunState::Succeeded),
+            (format!("http://{refusing}"), RunState::Failed),
+        ] {
+            let run = begin(&tenant, provider, endpoint(provider, &root)).await;
+            others.push((provider, run, end));
+        }
+    }
 
     for (provider, run) in &runs {
         let container = until_its_tool_runs(&tenant, run).await;
@@ -59,14 +75,30 @@ async fn a_providers_key_is_found_nowhere_else() {
         tenant.ended_as(run, RunState::Cancelled).await;
         left_by(&tenant, provider, run).await;
     }
+    for (provider, run, end) in &others {
+        let item = tenant.ended_as(run, *end).await;
+        let code = item.status_message.and_then(|message| message.error_code);
+        let refused = (*end == RunState::Failed).then_some("auth_expired");
+        assert_eq!(code.as_deref(), refused, "{provider}");
+        left_by(&tenant, provider, run).await;
+    }
     // Each was asked with the key it was meant to be asked with.
     let asked_with = |key: &str| {
         let shows = |value: &String| value.contains(key);
         model.requests().iter().filter(|request| request.headers.values().any(shows)).count()
     };
-    assert!(asked_with(OF_WORKER) >= PROVIDERS.len() && asked_with(OF_ENVIRONMENT) >= 1);
+    assert!(
+        asked_with(OF_WORKER) >= PROVIDERS.len() && asked_with(OF_ENVIRONMENT) > PROVIDERS.len()
+    );
 
-    for volume in crate::stack::kept(stack.worker_id()) {
+    // What its endpoint says a provider writes into its session as it is: that is the endpoint's doing.
+    let refused = |volume: &String| {
+        others.iter().any(|(_, run, end)| *end == RunState::Failed && volume.ends_with(run))
+    };
+    let mut volumes = crate::stack::kept(stack.worker_id());
+    volumes.retain(|volume| !refused(volume));
+    assert!(volumes.len() >= runs.len() + PROVIDERS.len(), "{volumes:?}");
+    for volume in volumes {
         let mount = format!("{volume}:/kept:ro");
         let look =
             format!("grep -rlF {} /kept || true", SECRETS.map(|s| format!("-e {s}")).join(" "));
@@ -91,6 +123,61 @@ fn worker_config(model: &Model) -> String {
         )
     };
     format!("capacity = 3\n{}", PROVIDERS.map(table).concat())
+}
+
+/// The environment's own endpoint, and its key, under the provider's own names.
+fn endpoint(provider: &str, root: &str) -> Value {
+    match provider {
+        "claude" => json!({"ANTHROPIC_API_KEY": OF_ENVIRONMENT, "ANTHROPIC_BASE_URL": root}),
+        "gemini" => json!({"GEMINI_API_KEY": OF_ENVIRONMENT, "GOOGLE_GEMINI_BASE_URL": root}),
+        _ => json!({"OPENAI_API_KEY": OF_ENVIRONMENT, "OPENAI_BASE_URL": format!("{root}/v1")}),
+    }
+}
+
+/// The address of an endpoint that refuses every key, and shows it while it does.
+fn refusing() -> std::net::SocketAddr {
+    let listener = TcpListener::bind((images::host(), 0)).unwrap();
+    let addr = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            // Some connect ahead of their first request.
+            std::thread::spawn(move || refuse(&stream));
+        }
+    });
+    addr
+}
+
+fn refuse(stream: &TcpStream) -> io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    let (mut shown, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let Some((name, value)) = line.trim_end().split_once(": ") else {
+            if line.trim_end().is_empty() {
+                break;
+            }
+            continue;
+        };
+        if value.contains(OF_ENVIRONMENT) {
+            value.clone_into(&mut shown);
+        }
+        if name.eq_ignore_ascii_case("content-length") {
+            length = value.parse().unwrap_or_default();
+        }
+    }
+    io::copy(&mut reader.take(length), &mut io::sink())?;
+    let body = json!({"type": "error", "error": {
+        "type": "authentication_error", "code": 401, "status": "UNAUTHENTICATED",
+        "message": format!("Incorrect API key provided: {shown}"),
+    }});
+    let body = body.to_string();
+    let mut stream = stream;
+    write!(
+        stream,
+        "HTTP/1.1 401 Unauthorized\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 async fn begin(tenant: &Tenant, provider: &str, env: Value) -> String {
