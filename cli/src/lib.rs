@@ -10,6 +10,7 @@ mod context;
 mod environments;
 mod evidence;
 mod failure;
+mod files;
 mod follow;
 mod interrupts;
 mod mcp;

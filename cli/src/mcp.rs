@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::Path};
 use protocol::{api::config::McpServerBody, spec::McpServer};
 use serde_json::Value;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, files};
 
 /// A larger file is refused.
 const MAX_BYTES: u64 = 1 << 20;
@@ -17,9 +17,7 @@ const MAX_BYTES: u64 = 1 << 20;
 /// The file cannot be read or is no JSON object of servers.
 pub(crate) fn read(path: &Path) -> Result<Value, Failure> {
     let read = || -> anyhow::Result<Value> {
-        let size = std::fs::metadata(path)?.len();
-        anyhow::ensure!(size <= MAX_BYTES, "it is larger than {MAX_BYTES} bytes");
-        let mut value: Value = serde_json::from_slice(&std::fs::read(path)?)?;
+        let mut value: Value = serde_json::from_str(&files::text(path, MAX_BYTES)?)?;
         let servers = value.get_mut("mcpServers").map(Value::take).unwrap_or(value);
         anyhow::ensure!(servers.is_object(), "it is no object of servers by name");
         Ok(servers)

@@ -20,7 +20,7 @@ use crate::{
     failure::Failure,
     feed::Feed,
     output::Output,
-    process::{exit_code, not_started, signal_group},
+    process::{Group, exit_code, not_started, signal_group},
 };
 
 /// Names the file that holds the prompt, byte for byte.
@@ -63,6 +63,7 @@ impl Adapter for CommandLine {
         let prompt_file = write_prompt(&self.launch)?;
         let mut child = self.spawn(&prompt_file)?;
         let pid = child.id().unwrap_or_default();
+        let group = Group::of(&child);
         let exited = CancellationToken::new();
 
         let mut stdin = child.stdin.take();
@@ -97,6 +98,7 @@ impl Adapter for CommandLine {
         };
         let (status, (), (), ()) =
             tokio::join!(wait, prompt, pump(stdout, &feed, &exited), pump(stderr, &feed, &exited));
+        group.ended();
         let status = status.map_err(|error| {
             Failure::new(FailureReason::AgentExit, format!("the command was lost: {error}"))
         })?;

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, files};
 
 /// A larger file is refused.
 const MAX_BYTES: u64 = 1 << 20;
@@ -72,7 +72,8 @@ pub(super) fn find(name: &str, folders: &[PathBuf]) -> Result<Option<Agent>, Fai
         let mut files: Vec<PathBuf> =
             entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|p| ours(p)).collect();
         files.sort();
-        for file in files.iter().take(MAX_FILES) {
+        // One that is no file would be waited for; the folder may be a stranger's.
+        for file in files.iter().filter(|file| file.is_file()).take(MAX_FILES) {
             // Another agent's file that cannot be read is that agent's trouble.
             if let Ok(agent) = read(file)
                 && agent.id.as_deref() == Some(name)
@@ -98,9 +99,7 @@ fn ours(path: &Path) -> bool {
 /// The file cannot be read or understood.
 pub(super) fn read(path: &Path) -> Result<Agent, Failure> {
     let read = || -> anyhow::Result<Agent> {
-        let size = fs::metadata(path)?.len();
-        anyhow::ensure!(size <= MAX_BYTES, "it is larger than {MAX_BYTES} bytes");
-        let text = fs::read_to_string(path)?;
+        let text = files::text(path, MAX_BYTES)?;
         let markdown = path.extension().is_none_or(|ending| ending != "yaml" && ending != "yml");
         parse(&text, markdown)
     };
