@@ -35,6 +35,7 @@ use crate::{
     },
     failure::Failure,
     feed::Feed,
+    secrets::Secrets,
 };
 
 pub(crate) use self::text::shown;
@@ -48,13 +49,16 @@ pub(crate) struct Agent {
     session: Option<Session>,
     /// What a person should know before it begins.
     notices: Vec<String>,
+    secrets: Secrets,
 }
 
 impl Agent {
     /// # Errors
     /// No endpoint, no credential, no model named, a script that cannot be read, or a session that is gone.
     pub(crate) fn new(launch: Launch) -> Result<Self, Failure> {
-        let model = endpoint::choose(&launch)?;
+        let chosen = crate::endpoint::choose(&launch)?;
+        let secrets = Secrets::of(&launch, chosen.http());
+        let model = endpoint::model(&launch, chosen)?;
         let mut system = launch.harness.base_prompt.unwrap_or_default();
         if !system.is_empty() {
             system.push_str("\n\n");
@@ -82,6 +86,7 @@ impl Agent {
             conversation,
             session,
             notices,
+            secrets,
         })
     }
 }
@@ -97,6 +102,7 @@ fn instructions(directory: &str) -> String {
 
 impl Adapter for Agent {
     async fn run(mut self, feed: Feed, cancel: CancellationToken) -> Result<Exit, Failure> {
+        let feed = feed.hiding(std::mem::take(&mut self.secrets));
         let scripted = self.model.scripted();
         feed.send(Event::Model {
             dialect: self.model.dialect().to_owned(),
@@ -160,11 +166,15 @@ impl Agent {
         let calls = reply.calls.clone();
         self.say(Message::Assistant { text: reply.text, calls: reply.calls }, feed).await;
         for call in calls {
-            let output = tokio::select! {
-                output = self.call(&call, feed) => output,
-                () = cancel.cancelled() => {
-                    self.tools.interrupt();
-                    return Err(Failure::cancelled());
+            let running = self.tools.running();
+            let output = {
+                let mut ended = std::pin::pin!(self.call(&call, feed));
+                tokio::select! {
+                    output = &mut ended => output,
+                    () = cancel.cancelled() => {
+                        running.interrupt(ended).await;
+                        return Err(Failure::cancelled());
+                    }
                 }
             };
             self.say(Message::Tool { id: call.id, output }, feed).await;

@@ -8,7 +8,6 @@ mod home;
 mod opencode;
 mod plan;
 mod preview;
-mod secrets;
 mod tail;
 mod transcript;
 
@@ -18,9 +17,8 @@ use nix::sys::signal::Signal;
 use protocol::{
     event::{Event, Exit, Phase, Stream},
     failure::FailureReason,
-    secret::Secret,
     sidecar::Launch,
-    spec::{HttpEndpoint, McpServer, ProviderKind},
+    spec::ProviderKind,
 };
 use tokio::{
     io::{AsyncRead, AsyncWriteExt},
@@ -29,7 +27,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{plan::Plan, secrets::Secrets, tail::Tail, transcript::Transcript};
+use self::{plan::Plan, tail::Tail, transcript::Transcript};
 use crate::{
     adapter::Adapter,
     credentials::PROVIDER_CREDENTIALS,
@@ -40,6 +38,7 @@ use crate::{
     lines::{LineReader, Piece},
     output::Output,
     process::{exit_code, signal_group},
+    secrets::Secrets,
 };
 
 /// Longest line of a provider's output that is read as one, in bytes. A longer one is no event of any of them: it is
@@ -105,7 +104,7 @@ impl Cli {
         if let (Dialect::Codex(codex), Some(session)) = (&mut dialect, &launch.harness.resume) {
             codex.goes_on(codex::used(&home::sessions(&launch), session));
         }
-        let secrets = Secrets::new(every_secret(&launch, http));
+        let secrets = Secrets::of(&launch, Some(http));
         Ok(Self { launch, plan, dialect, secrets })
     }
 
@@ -180,18 +179,6 @@ fn is_session(name: &str) -> bool {
     (1..=256).contains(&name.len())
         && name.starts_with(|first: char| first.is_ascii_alphanumeric())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-}
-
-/// What this provider is trusted with, and nobody may read in what it prints.
-fn every_secret<'a>(
-    launch: &'a Launch,
-    endpoint: &'a HttpEndpoint,
-) -> impl Iterator<Item = &'a Secret> {
-    let servers = launch.harness.mcp_servers.values().flat_map(|server| match server {
-        McpServer::Stdio { env, .. } => env.values(),
-        McpServer::Http { headers, .. } => headers.values(),
-    });
-    endpoint.api_key.iter().chain(endpoint.headers.values()).chain(servers)
 }
 
 impl Adapter for Cli {

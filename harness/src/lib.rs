@@ -19,6 +19,7 @@ pub mod preview;
 pub mod process;
 #[doc(hidden)]
 pub mod replay;
+mod secrets;
 pub mod tls;
 
 use protocol::{

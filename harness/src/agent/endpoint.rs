@@ -9,15 +9,15 @@ use protocol::{
 
 use crate::{
     agent::{model::Model, remote::Remote, script::Script, wire::Wire},
-    endpoint::{choose as chosen, is_own, value},
+    endpoint::{is_own, value},
     failure::Failure,
 };
 
 /// # Errors
-/// `auth_missing` when there is no endpoint, `agent_invocation` when one cannot be used as it stands.
-pub(super) fn choose(launch: &Launch) -> Result<Model, Failure> {
+/// `agent_invocation`: the endpoint cannot be used as it stands.
+pub(super) fn model(launch: &Launch, endpoint: Endpoint) -> Result<Model, Failure> {
     let unusable = |message: String| Failure::new(FailureReason::AgentInvocation, message);
-    match chosen(launch)? {
+    match endpoint {
         Endpoint::Scripted { script } => Script::read(&script, &launch.prompt)
             .map(Model::Scripted)
             .map_err(|error| unusable(format!("the script of turns: {error}"))),

@@ -72,7 +72,8 @@ impl Tools {
         notices.extend(found.skipped.iter().map(|why| format!("{REGISTRY}: {why}")));
         if !found.servers.is_empty() {
             let names: Vec<_> = found.servers.keys().map(String::as_str).collect();
-            notices.push(format!("started as {REGISTRY} says: {}", names.join(", ")));
+            notices
+                .push(format!("{REGISTRY} names servers, which are started: {}", names.join(", ")));
         }
         found.servers.extend(self.own.clone());
         notices.extend(self.start(&found.servers).await);
@@ -137,9 +138,9 @@ impl Tools {
         Ok(registry::report(&written, &self.servers, &found.skipped, &failures))
     }
 
-    /// Interrupts a command that is running.
-    pub(super) fn interrupt(&self) {
-        self.shell.interrupt();
+    /// The command that will be running.
+    pub(super) fn running(&self) -> shell::Running {
+        self.shell.running()
     }
 }
 

@@ -124,6 +124,29 @@ async fn a_slow_answer_and_a_long_tool_are_cancelled() {
     assert_eq!(exit.reason, Some(R::TaskCancelled));
 }
 
+/// It hears the interrupt and has time for its last words; one that does not care is killed.
+#[tokio::test]
+async fn a_command_is_interrupted_first_and_killed_after() {
+    for (trap, last_word) in [("echo bye >bye; exit", true), ("", false)] {
+        let line = format!("trap '{trap}' TERM; echo $$ >pid; while :; do sleep 0.05; done");
+        let turns = serde_json::json!([{"tools": [{"name": "shell", "input": {"command": line}}]}]);
+        let run = Run::scripted(&turns.to_string());
+        let (pid, cancel) = (run.folder.path().join("pid"), run.cancel.clone());
+        let begun = async {
+            let written = async || std::fs::read_to_string(&pid).ok().filter(|pid| !pid.is_empty());
+            let pid = test_support::wait::eventually("it runs", written).await;
+            cancel.cancel();
+            pid
+        };
+        let ((_, exit), pid) = tokio::join!(run.finish(), begun);
+        assert_eq!(exit.reason, Some(R::TaskCancelled));
+        assert_eq!(run.folder.path().join("bye").exists(), last_word);
+        let process = std::path::PathBuf::from(format!("/proc/{}", pid.trim()));
+        let gone = async || (!process.exists()).then_some(());
+        test_support::wait::eventually("it is gone", gone).await;
+    }
+}
+
 #[tokio::test]
 async fn bounds_end_the_run_and_are_named() {
     let model = Model::start().await;

@@ -1,12 +1,15 @@
 //! The built-in agent and real MCP servers: over standard streams and HTTP, many at once, hanging and dying.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{
     event::Event,
     secret::Secret,
     spec::{McpServer, ProviderKind},
 };
+
+use futures_util::FutureExt;
+use tokio::net::TcpListener;
 
 use crate::run::Run;
 
@@ -194,7 +197,10 @@ async fn a_later_run_has_the_servers_that_a_scan_wrote_down() {
     let (events, _) = again(&first, &[ASK, ECHO]).finish().await;
     let called = [("flow.variable", true, "kept-there"), ("flow.echo", true, "echo:x")];
     assert_eq!(results(&events), called);
-    assert_eq!(notices(&events), ["started as .workbench/registry/mcp.json says: flow"]);
+    assert_eq!(
+        notices(&events),
+        [".workbench/registry/mcp.json names servers, which are started: flow"]
+    );
 
     // The run's own server of that name is the one that is asked, and a scan leaves it so.
     let mut own = again(&first, &[ASK, SCAN, ASK]);
@@ -294,4 +300,112 @@ async fn a_model_calls_a_servers_tool_in_each_dialect() {
         let output = format!("echo:{}", test_support::model::MCP_TEXT);
         assert_eq!(results(&events), [("flow.echo", true, output.as_str())]);
     }
+}
+
+#[tokio::test]
+async fn what_a_server_lists_and_answers_is_bounded() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../test-support/mcp/hostile.py");
+    let hostile = || McpServer::Stdio {
+        command: "python3".to_owned(),
+        args: vec![script.to_owned()],
+        env: BTreeMap::new(),
+    };
+    let model = test_support::model::Model::start().await;
+    let mut run = Run::model(model.base_url("text"));
+    run.launch.harness.mcp_servers = [("h".to_owned(), hostile())].into();
+    let (events, exit) = run.finish().await;
+    assert!(exit.success, "{exit:?}");
+    assert!(notices(&events)[0].starts_with("the MCP servers have 128 tools; "), "{events:?}");
+    let tools = model.requests()[0].body["tools"].clone();
+    assert!(tools.to_string().len() < 600 << 10);
+    let tools = tools.as_array().unwrap();
+    let names: BTreeSet<_> = tools.iter().map(|tool| tool["function"]["name"].as_str()).collect();
+    assert!(names.contains(&Some("h__twice")) && names.len() == tools.len());
+    assert!(tools.iter().all(|tool| tool["function"]["parameters"]["type"] == "object"));
+
+    let mut run = calls(&[("h__large_result", "{}")]);
+    run.launch.harness.mcp_servers = [("h".to_owned(), hostile())].into();
+    let (events, exit) = run.finish().await;
+    assert!(exit.success && results(&events)[0].2.len() <= 48 << 10, "{exit:?}");
+}
+
+/// A server that sends its clients elsewhere, and one that repeats what it was told.
+#[tokio::test]
+async fn what_a_server_is_trusted_with_goes_nowhere_else() {
+    let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let location = format!("location: http://{}/\r\n", elsewhere.local_addr().unwrap());
+    let redirects = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let repeats = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = |listener: &TcpListener| McpServer::Http {
+        url: format!("http://{}/", listener.local_addr().unwrap()),
+        headers: BTreeMap::from([("x-key".to_owned(), Secret::new("of-the-server"))]),
+    };
+    let mut run = calls(&[("flow__variable", r#"{"name": "KEY"}"#)]);
+    let McpServer::Stdio { command, args, .. } = flow() else { panic!() };
+    let env = BTreeMap::from([("KEY".to_owned(), Secret::new("of-the-server"))]);
+    run.launch.harness.mcp_servers = [
+        ("a".to_owned(), server(&redirects)),
+        ("b".to_owned(), server(&repeats)),
+        ("flow".to_owned(), McpServer::Stdio { command, args, env }),
+    ]
+    .into();
+    let (events, exit) = tokio::select! {
+        ended = run.finish() => ended,
+        () = answer(redirects, 307, &location) => panic!(),
+        () = answer(repeats, 400, "") => panic!(),
+    };
+    assert!(exit.success, "{exit:?}");
+    assert_eq!(results(&events), [("flow.variable", true, "[secret]")]);
+    let told = notices(&events).join("\n");
+    assert!(told.contains("the MCP server a did not start"), "{told}");
+    assert!(told.contains("x-key: [secret]"), "{told}");
+    assert!(!format!("{events:?}").contains("of-the-server"));
+    let nobody = elsewhere.accept().now_or_never();
+    assert!(nobody.is_none(), "the redirect was followed");
+}
+
+/// Gives every request the same answer: what it was asked, after these headers.
+async fn answer(listener: TcpListener, status: u16, headers: &str) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    while let Ok((mut socket, _)) = listener.accept().await {
+        let mut head = Vec::new();
+        while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+            assert!(socket.read_buf(&mut head).await.unwrap() > 0);
+        }
+        let head = String::from_utf8_lossy(&head);
+        let length = head.len();
+        let answer = format!(
+            "HTTP/1.1 {status} x\r\n{headers}content-type: text/plain\r\nconnection: close\r\n\
+             content-length: {length}\r\n\r\n{head}"
+        );
+        let _ = socket.write_all(answer.as_bytes()).await;
+        // Kept open until the answer was read.
+        while socket.read(&mut [0; 1024]).await.is_ok_and(|count| count > 0) {}
+    }
+}
+
+#[tokio::test]
+async fn a_server_ends_with_the_run_even_when_it_hangs() {
+    let mut run = calls(&[("flow__hang", "{}")]);
+    let line = format!("echo $$ >pid; exec python3 {FLOW}");
+    run.launch.harness.mcp_servers = [(
+        "flow".to_owned(),
+        McpServer::Stdio {
+            command: "sh".to_owned(),
+            args: vec!["-c".to_owned(), line],
+            env: BTreeMap::new(),
+        },
+    )]
+    .into();
+    let cancel = run.cancel.clone();
+    let stop = |event: &Event| {
+        if matches!(event, Event::ToolCall { .. }) {
+            cancel.cancel();
+        }
+    };
+    let (_, exit) = run.watch(stop).await;
+    assert_eq!(exit.reason, Some(protocol::failure::FailureReason::TaskCancelled));
+    let pid = std::fs::read_to_string(run.folder.path().join("pid")).unwrap();
+    let process = std::path::PathBuf::from(format!("/proc/{}", pid.trim()));
+    test_support::wait::eventually("it is gone", async || (!process.exists()).then_some(())).await;
 }

@@ -6,7 +6,10 @@ use std::{
     os::fd::OwnedFd,
     path::PathBuf,
     process::Stdio,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,6 +30,9 @@ const MAX_TIMEOUT_SECS: u64 = 1_800;
 /// for ever.
 const LINGER: Duration = Duration::from_millis(200);
 
+/// From the interrupt of a run to the signal that its command does not survive.
+const INTERRUPT_FOR: Duration = Duration::from_secs(4);
+
 /// What is kept of a long output: its beginning, and as much of its end.
 const KEPT_BYTES: usize = MAX_RESULT_BYTES / 2 - 512;
 
@@ -37,11 +43,28 @@ pub(super) struct Input {
     timeout_secs: Option<u64>,
 }
 
+/// The group of the command that is running; 0 when none is.
+#[derive(Debug, Clone, Default)]
+pub(in crate::agent) struct Running(Arc<AtomicU32>);
+
+impl Running {
+    /// Interrupts the command if there is one, and kills it where `ended` does not come in time.
+    pub(in crate::agent) async fn interrupt(&self, ended: impl Future) {
+        let group = self.0.load(Ordering::Relaxed);
+        if group == 0 {
+            return;
+        }
+        signal_group(group, Signal::SIGTERM);
+        if tokio::time::timeout(INTERRUPT_FOR, ended).await.is_err() {
+            signal_group(group, Signal::SIGKILL);
+        }
+    }
+}
+
 pub(super) struct Shell {
     directory: PathBuf,
     env: BTreeMap<String, Secret>,
-    /// The group of the command that is running; 0 when none is.
-    running: AtomicU32,
+    running: Running,
     /// Readers of output that something in the background still holds: without one it would be killed by its
     /// next line.
     held: JoinSet<()>,
@@ -49,11 +72,11 @@ pub(super) struct Shell {
 
 impl Shell {
     pub(super) fn new(directory: PathBuf, env: BTreeMap<String, Secret>) -> Self {
-        Self { directory, env, running: AtomicU32::new(0), held: JoinSet::new() }
+        Self { directory, env, running: Running::default(), held: JoinSet::new() }
     }
 
-    pub(super) fn interrupt(&self) {
-        signal_group(self.running.load(Ordering::Relaxed), Signal::SIGTERM);
+    pub(super) fn running(&self) -> Running {
+        self.running.clone()
     }
 
     pub(super) async fn run(&mut self, input: Input) -> Result {
@@ -80,7 +103,7 @@ impl Shell {
         // It holds the writing end; while it does, the output has no end.
         drop(command);
         let group = child.id().unwrap_or_default();
-        self.running.store(group, Ordering::Relaxed);
+        self.running.0.store(group, Ordering::Relaxed);
 
         let secs = input.timeout_secs.unwrap_or(DEFAULT_TIMEOUT_SECS).clamp(1, MAX_TIMEOUT_SECS);
         let deadline = tokio::time::Instant::now() + Duration::from_secs(secs);
@@ -109,7 +132,7 @@ impl Shell {
                 },
             }
         }
-        self.running.store(0, Ordering::Relaxed);
+        self.running.0.store(0, Ordering::Relaxed);
         if open {
             self.held.spawn(async move {
                 while output.read(&mut chunk).await.is_ok_and(|count| count > 0) {}

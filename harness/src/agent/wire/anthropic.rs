@@ -58,7 +58,10 @@ fn messages(conversation: &[Message]) -> Vec<Value> {
                     json!({"type": "tool_use", "id": call.id, "name": call.name, "input": input})
                 });
                 let content: Vec<_> = said.into_iter().chain(calls).collect();
-                messages.push(json!({"role": "assistant", "content": content}));
+                // One without content is refused, and a model may have had nothing to say.
+                if !content.is_empty() {
+                    messages.push(json!({"role": "assistant", "content": content}));
+                }
             }
             Message::Tool { id, output } => {
                 results = true;
@@ -121,4 +124,17 @@ pub(super) fn event(data: &[u8], draft: &mut Draft) -> Result<(), Failure> {
         _ => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_that_said_nothing_is_not_repeated() {
+        let silent = Message::Assistant { text: String::new(), calls: Vec::new() };
+        let said = [Message::User("a".to_owned()), silent, Message::User("b".to_owned())];
+        let roles: Vec<_> = messages(&said).iter().map(|message| message["role"].clone()).collect();
+        assert_eq!(roles, ["user", "user"]);
+    }
 }
