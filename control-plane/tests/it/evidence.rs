@@ -1,7 +1,7 @@
 //! Evidence over HTTP: every event as a line and one page about the run, before its end and after, and no longer than
 //! its events are kept.
 
-use control_plane::store::{Db as Database, Part, Place};
+use control_plane::store::{Part, Place};
 use protocol::{
     event::{Event, EventSource, Exit},
     evidence::Summary,
@@ -19,6 +19,7 @@ use test_support::{
 use crate::{
     base::{Db, on_both},
     edge::{ADMIN, Edge},
+    step::rewrite,
 };
 
 on_both!(
@@ -232,14 +233,7 @@ async fn a_summary_counts_as_a_stream_and_misses_no_gap(db: Db) {
     worker.acked(&task.execution_id, EventSource::Sidecar, 1).await;
     assert_eq!(summary(&edge, &run).await.timings.ended_at_ms, late);
     let sql = "delete from run_events where run_id = $1 and seq = 1";
-    match edge.plane.core().store.db() {
-        Database::Sqlite { write, .. } => {
-            sqlx::query(sql).bind(&run).execute(write).await.unwrap();
-        }
-        Database::Postgres(pool) => {
-            sqlx::query(sql).bind(&run).execute(pool).await.unwrap();
-        }
-    }
+    rewrite(edge.plane.core(), sql, &run).await;
     assert_eq!(edge.get("bob", &path).await.problem().0, 410);
     worker.close().await;
     edge.stop().await;
