@@ -26,8 +26,8 @@ pub(crate) struct Metrics {
     remote_close: AtomicU64,
     engine_lost: AtomicU64,
     images_removed: AtomicU64,
-    /// Containers, networks, volumes, folders.
-    swept: [AtomicU64; 4],
+    /// Containers, networks, volumes, folders, conversations.
+    swept: [AtomicU64; 5],
     succeeded_after: Durations,
     failed_after: Durations,
     cancelled_after: Durations,
@@ -66,11 +66,12 @@ impl Metrics {
     }
 
     pub(crate) fn swept(&self, swept: &Swept) {
-        let counts = [swept.containers, swept.networks, swept.volumes, swept.folders];
+        let Swept { containers, networks, volumes, folders, sessions, .. } = *swept;
+        let counts = [containers, networks, volumes, folders, sessions];
         for (counter, count) in self.swept.iter().zip(counts) {
             counter.fetch_add(count, Relaxed);
         }
-        self.cleanup_failed.fetch_add(swept.failures(), Relaxed);
+        self.cleanup_failed.fetch_add(swept.failed, Relaxed);
     }
 
     pub(crate) fn image_removed(&self) {
@@ -172,7 +173,7 @@ impl Metrics {
             family(&format!("oz_worker_disk_{what}_bytes"), "gauge", &one(bytes));
         }
         family("oz_worker_images_removed_total", "counter", &one(of(&self.images_removed)));
-        let kinds = ["container", "network", "volume", "folder"];
+        let kinds = ["container", "network", "volume", "folder", "conversation"];
         let swept = kinds.iter().zip(&self.swept);
         let swept: Vec<_> = swept.map(|(kind, count)| (label("kind", kind), of(count))).collect();
         family("oz_worker_swept_total", "counter", &swept);
@@ -194,5 +195,34 @@ impl Metrics {
             durations.write(name, result, &mut text);
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_sweep_removed_and_what_it_could_not_are_counted() {
+        let metrics = Metrics::default();
+        let mut swept = Swept { volumes: 1, sessions: 2, ..Swept::default() };
+        swept.failed(&anyhow::anyhow!("in use"));
+        metrics.swept(&swept);
+        let text = metrics.text(&Gauges {
+            active: 0,
+            capacity: 1,
+            worker_id: "w",
+            backend: "docker",
+            refusal: None,
+            engine_there: true,
+            disk_bytes: [0; 3],
+        });
+        for line in [
+            "oz_worker_swept_total{kind=\"volume\"} 1\n",
+            "oz_worker_swept_total{kind=\"conversation\"} 2\n",
+            "oz_worker_task_failures_total{phase=\"cleanup\",reason=\"unknown\"} 1\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 }

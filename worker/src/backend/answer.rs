@@ -80,7 +80,7 @@ pub(crate) struct Swept {
     pub(crate) sessions: u64,
     pub(crate) folders: u64,
     /// What could not be removed.
-    failed: u64,
+    pub(crate) failed: u64,
 }
 
 impl Swept {
@@ -91,10 +91,6 @@ impl Swept {
             error = format!("{error:#}"),
             "something could not be removed; the next sweep tries again"
         );
-    }
-
-    pub(crate) fn failures(&self) -> u64 {
-        self.failed
     }
 }
 
