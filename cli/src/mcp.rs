@@ -51,6 +51,12 @@ pub(crate) fn servers(path: &Path) -> Result<BTreeMap<String, McpServer>, Failur
                 "the server {name} has the type {kind:?}, which must be stdio or http"
             )));
         }
+        if body.cwd.is_some() || body.disabled == Some(true) {
+            return Err(Failure::usage(format!(
+                "the server {name} says cwd or disabled, which change what runs and are not known here"
+            ))
+            .hint("leave a disabled server out; a command can change its folder itself"));
+        }
         let server = match (body.command, body.url) {
             (Some(command), None) => McpServer::Stdio { command, args: body.args, env: body.env },
             (None, Some(url)) => McpServer::Http { url, headers: body.headers },
@@ -89,6 +95,7 @@ mod tests {
             r#"{"a b": {"command": "x"}}"#,
             r#"{"a": 1}"#,
             r#"{"a": {"type": "sse", "url": "http://x"}}"#,
+            r#"{"a": {"command": "x", "disabled": true}}"#,
         ] {
             assert_eq!(of(wrong).unwrap_err().exit_code, 2, "{wrong}");
         }
