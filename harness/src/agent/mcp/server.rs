@@ -22,7 +22,7 @@ use rmcp::{
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
-use crate::{agent::text::cut, process::signal_group, tls};
+use crate::{agent::text::cut, process::Group, tls};
 
 /// Most tools taken of one server.
 const MAX_TOOLS: usize = 128;
@@ -77,17 +77,7 @@ pub(super) struct Server {
 struct Link {
     service: RunningService<RoleClient, ()>,
     /// Its program, where it is one; ends with this value.
-    _program: Option<Program>,
-}
-
-struct Program(Child);
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        if let Some(pid) = self.0.id() {
-            signal_group(pid, nix::sys::signal::Signal::SIGKILL);
-        }
-    }
+    _program: Option<(Group, Child)>,
 }
 
 impl Server {
@@ -213,7 +203,7 @@ async fn stdio(
     let (Some(stdin), Some(stdout)) = (program.stdin.take(), program.stdout.take()) else {
         return Err("it has no streams".to_owned());
     };
-    let program = Program(program);
+    let program = (Group::of(&program), program);
     let service = ().serve((stdout, stdin)).await.map_err(|error| error.to_string())?;
     Ok(Link { service, _program: Some(program) })
 }

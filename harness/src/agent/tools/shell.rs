@@ -19,7 +19,7 @@ use serde::Deserialize;
 use tokio::{io::AsyncReadExt, net::unix::pipe, process::Command, task::JoinSet};
 
 use super::result::{MAX_RESULT_BYTES, Result};
-use crate::process::{exit_code, signal_group};
+use crate::process::{Group, exit_code, signal_group};
 
 const DEFAULT_TIMEOUT_SECS: u64 = 120;
 
@@ -48,15 +48,12 @@ pub(super) struct Input {
 pub(in crate::agent) struct Running(Arc<AtomicU32>);
 
 impl Running {
-    /// Interrupts the command if there is one, and kills it where `ended` does not come in time.
+    /// Interrupts the command if there is one, and waits a while for its end. Whoever drops what ran it kills it.
     pub(in crate::agent) async fn interrupt(&self, ended: impl Future) {
         let group = self.0.load(Ordering::Relaxed);
-        if group == 0 {
-            return;
-        }
-        signal_group(group, Signal::SIGTERM);
-        if tokio::time::timeout(INTERRUPT_FOR, ended).await.is_err() {
-            signal_group(group, Signal::SIGKILL);
+        if group > 0 {
+            signal_group(group, Signal::SIGTERM);
+            let _ = tokio::time::timeout(INTERRUPT_FOR, ended).await;
         }
     }
 }
@@ -103,6 +100,7 @@ impl Shell {
         // It holds the writing end; while it does, the output has no end.
         drop(command);
         let group = child.id().unwrap_or_default();
+        let unattended = Group::of(&child);
         self.running.0.store(group, Ordering::Relaxed);
 
         let secs = input.timeout_secs.unwrap_or(DEFAULT_TIMEOUT_SECS).clamp(1, MAX_TIMEOUT_SECS);
@@ -132,6 +130,7 @@ impl Shell {
                 },
             }
         }
+        unattended.ended();
         self.running.0.store(0, Ordering::Relaxed);
         if open {
             self.held.spawn(async move {
