@@ -104,6 +104,13 @@ pub(crate) async fn run(
     term: &mut Term,
 ) -> Result<(), Failure> {
     let project = folder(args.project.as_deref())?;
+    for (option, named) in [("--models-dir", &args.models_dir), ("--agents-dir", &args.agents_dir)]
+    {
+        if let Some(named) = named.as_deref().filter(|named| !named.is_dir()) {
+            let wrong = format!("{option}: there is no folder {}", named.display());
+            return Err(Failure::usage(wrong));
+        }
+    }
     let config_home = around.config_home.as_deref();
     let folders = agent::folders(args.agents_dir.as_deref(), &project, config_home);
     let (agent, words) = who(&args, &folders)?;
@@ -120,14 +127,16 @@ pub(crate) async fn run(
     let prompt = prompt(args.file.as_deref(), words.filter(|_| args.file.is_none()))?;
     let models =
         args.models_dir.clone().or_else(|| config_home.map(|home| home.join("ozma/models")));
+    let path = around.var("PATH").unwrap_or_default();
     let who = model::choose(Wish {
         model: args.model.as_deref().or(agent.model.as_deref()),
         // Who asks for a model by hand has chosen its provider as well.
         provider: agent.provider.as_deref().filter(|_| args.model.is_none()),
         variant: agent.variant.as_deref(),
         folder: models.as_deref(),
-        path: around.var("PATH").unwrap_or_default(),
+        path,
     })?;
+    who.is_installed(path)?;
     let servers = args.mcp.as_deref().map(mcp::servers).transpose()?.unwrap_or_default();
     for note in notes(&agent, &who, servers.is_empty()) {
         term.note(&note);

@@ -135,7 +135,9 @@ async fn build(args: BuildArgs, host: Option<&str>, term: &mut Term) -> Result<(
 }
 
 async fn list(args: &ListArgs, host: Option<&str>, term: &mut Term) -> Result<(), Failure> {
-    let images = harness_image::list(host).await?;
+    let images = harness_image::list(host).await.map_err(|error| {
+        Failure::from(error).hint("start it, or say where it is with DOCKER_HOST")
+    })?;
     if args.json {
         for image in &images {
             term.json(image)?;

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use super::Check;
 use crate::{
-    commands::exec::model::{on_path, provider},
+    commands::exec::model::{install, on_path, provider},
     failure::Failure,
     surroundings::Surroundings,
     term::{Style, Term},
@@ -190,8 +190,8 @@ impl Runtime {
 
     pub(super) fn check(&self) -> Check {
         let Some(path) = &self.path else {
-            let (found, fix) =
-                (format!("{} is not on the PATH", self.program()), install(self.name));
+            let found = format!("{} is not on the PATH", self.program());
+            let fix = provider(self.name).map(install).unwrap_or_default();
             let check = if self.required { Check::fail } else { Check::warn };
             return check(self.name, found, fix);
         };
@@ -241,16 +241,6 @@ impl Runtime {
     fn keys(&self) -> String {
         provider(self.name).map(harness::preview::keys).unwrap_or_default().join(" or ")
     }
-}
-
-fn install(name: &str) -> String {
-    let package = match name {
-        "claude-code" => "@anthropic-ai/claude-code",
-        "codex" => "@openai/codex",
-        "opencode" => "opencode-ai",
-        _ => "@google/gemini-cli",
-    };
-    format!("`npm install -g {package}`, or put it on the PATH")
 }
 
 fn injected(provider: ProviderKind, around: &Surroundings) -> Injected {

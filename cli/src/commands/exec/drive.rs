@@ -64,7 +64,9 @@ impl Drive {
         term: &mut Term,
     ) -> Result<Outcome, Failure> {
         let run_id = RunId::from_uuid(Uuid::now_v7());
-        let evidence = Evidence::begin(&self.project, &run_id)?;
+        let evidence = Evidence::begin(&self.project, &run_id).map_err(|failure| {
+            failure.hint("it stands in the project, which --project names: one that you can write")
+        })?;
         let provider = self.launch.harness.provider;
         let transcript = Path::new(&self.launch.state_directory).join(TRANSCRIPT_FILE);
         let mut told = Told::new(&self, run_id.clone(), evidence);
@@ -107,6 +109,15 @@ impl Drive {
         told.tell(Event::Exit(exit.clone()), term)?;
         let state = state(&exit);
         told.tell(ended(state, &exit), term)?;
+        if provider != ProviderKind::Command
+            && let Some(FailureReason::AuthMissing | FailureReason::AgentInvocation) = exit.reason
+        {
+            // The harness speaks of workers and images, which are not here.
+            term.note(
+                "hint: here the key and the address come from your own environment, and the model from \
+                 --model PROVIDER/MODEL; `ozma doctor --offline` says what is found",
+            );
+        }
         told.end(state, provider, term)
     }
 }

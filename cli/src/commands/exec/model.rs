@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -9,13 +10,16 @@ use protocol::spec::ProviderKind;
 use serde::Deserialize;
 
 use super::agent::is_name;
-use crate::failure::Failure;
+use crate::{failure::Failure, files};
 
 /// A larger file is refused.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Longest prompt that goes to a program as an argument, in bytes: the kernel takes no longer one.
 pub(super) const MAX_ARGUMENT_BYTES: usize = 120 << 10;
+
+const PROVIDERS: &str =
+    "there are claude, codex, opencode, gemini and agent, and what a model file names";
 
 /// The answer to "who".
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,12 +108,46 @@ pub(crate) fn provider(name: &str) -> Option<ProviderKind> {
     }
 }
 
+/// How a provider's command line is had.
+pub(crate) fn install(provider: ProviderKind) -> String {
+    let package = match provider {
+        ProviderKind::Claude => "@anthropic-ai/claude-code",
+        ProviderKind::Codex => "@openai/codex",
+        ProviderKind::Opencode => "opencode-ai",
+        _ => "@google/gemini-cli",
+    };
+    format!("`npm install -g {package}`, or put it on the PATH")
+}
+
+/// The built-in agent always is.
+fn is_here(provider: ProviderKind, path: &str) -> bool {
+    provider == ProviderKind::Agent || on_path(provider.as_str(), path).is_some()
+}
+
+impl Who {
+    /// # Errors
+    /// It is a provider whose command line is not on the search path.
+    pub(super) fn is_installed(&self, path: &str) -> Result<(), Failure> {
+        match self {
+            Self::Provider { kind, .. } if !is_here(*kind, path) => {
+                Err(Failure::platform(format!("{} is not on the PATH", kind.as_str()))
+                    .hint(format!("{}, or choose who answers with --model", install(*kind))))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The first file of that name on a search path.
 pub(crate) fn on_path(program: &str, path: &str) -> Option<PathBuf> {
+    let runs = |file: &PathBuf| {
+        fs::metadata(file)
+            .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    };
     if program.contains('/') {
-        return Some(PathBuf::from(program)).filter(|file| file.is_file());
+        return Some(PathBuf::from(program)).filter(runs);
     }
-    std::env::split_paths(path).map(|folder| folder.join(program)).find(|file| file.is_file())
+    std::env::split_paths(path).map(|folder| folder.join(program)).find(runs)
 }
 
 /// # Errors
@@ -122,9 +160,21 @@ pub(super) fn choose(wish: Wish<'_>) -> Result<Who, Failure> {
             return of_file(name, &file, wish);
         }
     }
+    let is_file = |model: &&str| Path::new(model).extension().is_some_and(|end| end == "toml");
+    if let Some(named) = wish.model.filter(is_file) {
+        let folder =
+            wish.folder.map(|folder| format!(", and is looked for in {}", folder.display()));
+        return Err(Failure::usage(format!("there is no model {named:?}")).hint(format!(
+            "a model file is named without its folder and its ending{}",
+            folder.unwrap_or_default()
+        )));
+    }
     let model = wish.model.map(str::to_owned);
     if let Some(name) = wish.provider {
-        let kind = provider(name).ok_or_else(|| unknown(name))?;
+        let kind = provider(name).ok_or_else(|| {
+            Failure::usage(format!("the agent's provider is {name:?}, which there is not"))
+                .hint(PROVIDERS)
+        })?;
         let own = wish.model.and_then(|model| model.split_once('/'));
         let own = own.filter(|(before, _)| provider(before) == Some(kind));
         return Ok(Who::Provider { kind, model: own.map(|(_, model)| model.to_owned()).or(model) });
@@ -146,11 +196,7 @@ fn of_file(name: &str, file: &Path, wish: Wish<'_>) -> Result<Who, Failure> {
     let wrong = |why: &dyn std::fmt::Display| {
         Failure::usage(format!("cannot read the model {}: {why}", file.display()))
     };
-    let size = fs::metadata(file).map_err(|error| wrong(&error))?.len();
-    if size > MAX_BYTES {
-        return Err(wrong(&format!("it is larger than {MAX_BYTES} bytes")));
-    }
-    let text = fs::read_to_string(file).map_err(|error| wrong(&error))?;
+    let text = files::text(file, MAX_BYTES).map_err(|error| wrong(&error))?;
     let parsed: ModelFile = toml::from_str(&text).map_err(|error| wrong(&error))?;
     let single = Entry {
         name: parsed.name,
@@ -176,8 +222,10 @@ fn of_file(name: &str, file: &Path, wish: Wish<'_>) -> Result<Who, Failure> {
         let program = match (&entry.command, &entry.provider) {
             (Some(command), None) => command.clone(),
             (None, Some(name)) => {
-                let kind = provider(name).ok_or_else(|| unknown(name))?;
-                if kind == ProviderKind::Agent || on_path(kind.as_str(), wish.path).is_some() {
+                let kind = provider(name).ok_or_else(|| {
+                    wrong(&format!("there is no provider {name:?}")).hint(PROVIDERS)
+                })?;
+                if is_here(kind, wish.path) {
                     return Ok(Who::Provider { kind, model: entry.model });
                 }
                 kind.as_str().to_owned()
@@ -203,11 +251,6 @@ fn of_file(name: &str, file: &Path, wish: Wish<'_>) -> Result<Who, Failure> {
         absent.join(", ")
     ))
     .hint(format!("install one, or change {}", file.display())))
-}
-
-fn unknown(name: &str) -> Failure {
-    Failure::usage(format!("there is no provider {name:?}"))
-        .hint("there are claude, codex, opencode, gemini and agent, and what a model file names")
 }
 
 /// A program as a command line for the shell that gives it the prompt of `$OZMA_PROMPT_FILE`.
@@ -268,6 +311,8 @@ mod tests {
         let bin = folder.path().join("bin");
         fs::create_dir(&bin).unwrap();
         fs::write(bin.join("here"), "").unwrap();
+        fs::set_permissions(bin.join("here"), fs::Permissions::from_mode(0o700)).unwrap();
+        fs::write(bin.join("not-here"), "no program").unwrap();
         let path = bin.to_str().unwrap().to_owned();
         let of = |text: &str, provider: Option<&str>| {
             fs::write(folder.path().join("m.toml"), text).unwrap();
