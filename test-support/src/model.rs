@@ -24,7 +24,8 @@ mod dialect;
 mod http;
 
 pub use answer::{
-    FILE_COMMAND, MCP_TEXT, REGISTRY_CALLS, RESULT_TEXT, SLEEP_COMMAND, TEXT, TOOL_COMMAND,
+    FILE_COMMAND, MCP_TEXT, REGISTRY_CALLS, RESULT_TEXT, RETRY_AFTER, SLEEP_COMMAND, TEXT,
+    TOOL_COMMAND,
 };
 
 /// One request as it came.
@@ -70,9 +71,8 @@ impl Model {
     }
 
     /// The base URL of a scenario for the OpenAI dialects: `text`, `tool`, `file`, `sleep`, `mcp`, `registry`,
-    /// `users`,
-    /// `unauthorized`, `rate-limit-once`, `rate-limit`, `quota`, `overloaded`, `error-once`, `error`, `reset`,
-    /// `malformed`, `slow`; anything else answers 404.
+    /// `users`, `unauthorized`, `rate-limit-once`, `rate-limit`, `rate-limit-wait`, `rate-limit-long`, `refused`,
+    /// `quota`, `overloaded`, `error-once`, `error`, `reset`, `malformed`, `slow`; anything else answers 404.
     pub fn base_url(&self, scenario: &str) -> String {
         format!("{}/v1", self.root(scenario))
     }

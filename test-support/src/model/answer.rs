@@ -1,5 +1,7 @@
 //! What the model server says in each scenario, whatever the dialect.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -23,6 +25,9 @@ pub const FILE_COMMAND: &str = "echo written-by-the-model > hello.txt && cat hel
 /// The shell command of the scenario `sleep`, to be cancelled in the middle of.
 pub const SLEEP_COMMAND: &str = "echo begun > begun.txt; sleep 300";
 
+/// How long the scenario `rate-limit-wait` wants to be left alone.
+pub const RETRY_AFTER: Duration = Duration::from_secs(2);
+
 /// What the scenario `mcp` gives the first tool whose name ends in `echo`.
 pub const MCP_TEXT: &str = "ping from the model";
 
@@ -42,6 +47,8 @@ const REGISTRY_LATER: [(&str, &str); 2] =
 /// What the model wants to say next.
 pub(super) enum Reply {
     Text(String),
+    /// Nothing: it is stopped by the vendor's rules.
+    Refused,
     /// A call of the tool of this name.
     Call {
         tool: String,
@@ -69,7 +76,7 @@ pub(super) fn to(request: &Request, earlier: usize) -> Answer {
     let refuse = |status, headers: &str, code: &str, message: &str| {
         Answer::json(status, headers, &dialect.error(status, code, message))
     };
-    let limited = || refuse(429, "retry-after: 0\r\n", "rate_limit_exceeded", "Rate limit reached");
+    let limited = |wait: u64| dialect.limited(wait);
     match request.scenario.as_str() {
         "text" => text(TEXT),
         "tool" if facts.after_tool => text(RESULT_TEXT),
@@ -108,7 +115,10 @@ pub(super) fn to(request: &Request, earlier: usize) -> Answer {
         "unauthorized" => refuse(401, "", "invalid_api_key", "Incorrect API key provided"),
         "rate-limit-once" | "error-once" if is_aside(request) => text(TEXT),
         "rate-limit-once" if earlier > 0 => text(TEXT),
-        "rate-limit-once" | "rate-limit" => limited(),
+        "rate-limit-once" | "rate-limit" => limited(0),
+        "rate-limit-wait" => limited(RETRY_AFTER.as_secs()),
+        "rate-limit-long" => limited(3600),
+        "refused" => reply(Reply::Refused),
         "quota" => {
             refuse(dialect.unpaid(), "", "insufficient_quota", "You exceeded your current quota")
         }

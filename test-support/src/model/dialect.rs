@@ -77,6 +77,16 @@ impl Dialect {
         }
     }
 
+    /// Too many requests, and none more for so many seconds. Google says so in the body.
+    pub(super) fn limited(self, seconds: u64) -> Answer {
+        let mut body = self.error(429, "rate_limit_exceeded", "Rate limit reached");
+        if self == Self::Gemini && seconds > 0 {
+            body["error"]["details"] = json!([{"@type": "type.googleapis.com/google.rpc.RetryInfo",
+                "retryDelay": format!("{seconds}s")}]);
+        }
+        Answer::json(429, &format!("retry-after: {seconds}\r\n"), &body)
+    }
+
     pub(super) fn overloaded(self) -> u16 {
         if self == Self::Anthropic { 529 } else { 503 }
     }

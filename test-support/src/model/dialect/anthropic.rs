@@ -46,6 +46,11 @@ pub(super) fn stream(reply: &Reply) -> Vec<String> {
             halves(text).map(|text| json!({"type": "text_delta", "text": text})),
             "end_turn",
         ),
+        Reply::Refused => (
+            json!({"type": "text", "text": ""}),
+            halves("").map(|text| json!({"type": "text_delta", "text": text})),
+            "refusal",
+        ),
         Reply::Call { tool, input } => (
             json!({"type": "tool_use", "id": unlike("toolu"),
                 "name": tool, "input": {}}),

@@ -28,6 +28,10 @@ pub(super) fn stream(reply: &Reply) -> Vec<String> {
                 chunk(&json!({}), Some("stop")),
             ]
         }
+        Reply::Refused => vec![
+            chunk(&json!({"role": "assistant", "content": ""}), None),
+            chunk(&json!({}), Some("content_filter")),
+        ],
         Reply::Call { tool, input } => {
             let arguments = input.to_string();
             let [first, second] = halves(&arguments);

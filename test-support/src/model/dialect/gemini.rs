@@ -36,16 +36,18 @@ pub(super) fn stream(reply: &Reply) -> Vec<String> {
                 data(&part(&json!({"text": second}), Some("STOP"))),
             ]
         }
-        Reply::Call { .. } => vec![data(&whole(reply))],
+        Reply::Call { .. } | Reply::Refused => vec![data(&whole(reply))],
     }
 }
 
 pub(super) fn whole(reply: &Reply) -> Value {
-    let body = match reply {
-        Reply::Text(text) => json!({"text": text}),
-        Reply::Call { tool, input } => json!({"functionCall": {"name": tool, "args": input}}),
-    };
-    part(&body, Some("STOP"))
+    match reply {
+        Reply::Text(text) => part(&json!({"text": text}), Some("STOP")),
+        Reply::Refused => part(&json!({"text": ""}), Some("SAFETY")),
+        Reply::Call { tool, input } => {
+            part(&json!({"functionCall": {"name": tool, "args": input}}), Some("STOP"))
+        }
+    }
 }
 
 fn part(part: &Value, finish: Option<&str>) -> Value {

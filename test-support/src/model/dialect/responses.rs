@@ -40,7 +40,11 @@ pub(super) fn stream(reply: &Reply) -> Vec<String> {
                 "output_tokens": 7, "output_tokens_details": {"reasoning_tokens": 0},
                 "total_tokens": 18}})
     };
-    let item = item(reply);
+    let Some(item) = item(reply) else {
+        let mut refused = response("incomplete", json!([]));
+        refused["incomplete_details"] = json!({"reason": "content_filter"});
+        return vec![named(&json!({"type": "response.incomplete", "response": refused}))];
+    };
     let mut events =
         vec![json!({"type": "response.created", "response": response("in_progress", json!([]))})];
     events.push(json!({"type": "response.output_item.added", "output_index": 0, "item": item}));
@@ -58,6 +62,7 @@ pub(super) fn stream(reply: &Reply) -> Vec<String> {
                     "output_index": 0, "delta": delta})
             }));
         }
+        Reply::Refused => {}
     }
     events.push(json!({"type": "response.output_item.done", "output_index": 0, "item": item}));
     let done = response("completed", json!([item]));
@@ -65,8 +70,10 @@ pub(super) fn stream(reply: &Reply) -> Vec<String> {
     events.iter().map(named).collect()
 }
 
-fn item(reply: &Reply) -> Value {
-    match reply {
+/// What stands in its output, if there is anything.
+fn item(reply: &Reply) -> Option<Value> {
+    Some(match reply {
+        Reply::Refused => return None,
         Reply::Text(text) => json!({"type": "message", "id": "item_1", "role": "assistant",
             "status": "completed",
             "content": [{"type": "output_text", "text": text, "annotations": []}]}),
@@ -79,5 +86,5 @@ fn item(reply: &Reply) -> Value {
             }
             item
         }
-    }
+    })
 }
