@@ -17,6 +17,7 @@ use nix::sys::signal::Signal;
 use protocol::{
     event::{Event, Exit, Phase, Stream},
     failure::FailureReason,
+    ids::is_session_name,
     sidecar::Launch,
     spec::ProviderKind,
 };
@@ -31,7 +32,7 @@ use self::{plan::Plan, tail::Tail, transcript::Transcript};
 use crate::{
     adapter::Adapter,
     credentials::PROVIDER_CREDENTIALS,
-    dialect::{Dialect, Said},
+    dialect::{Dialect, Said, Told},
     endpoint,
     failure::{Ended, Failure},
     feed::Feed,
@@ -85,7 +86,7 @@ impl Cli {
             return Err(Failure::new(FailureReason::AgentInvocation, what));
         };
         // It becomes an argument, and came out of a container once.
-        if launch.harness.resume.as_deref().is_some_and(|session| !is_session(session)) {
+        if launch.harness.resume.as_deref().is_some_and(|session| !is_session_name(session)) {
             let what = "what the run should go on with is no name of a session";
             return Err(Failure::new(FailureReason::SessionGone, what));
         }
@@ -174,13 +175,6 @@ impl Cli {
     }
 }
 
-/// A UUID, or something like it.
-fn is_session(name: &str) -> bool {
-    (1..=256).contains(&name.len())
-        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-}
-
 impl Adapter for Cli {
     async fn run(mut self, feed: Feed, cancel: CancellationToken) -> Result<Exit, Failure> {
         let ended = self.drive(&feed, cancel).await;
@@ -259,14 +253,20 @@ impl Cli {
             feed.send(event).await;
         }
         let stderr = tail.text();
+        if let Some(Cause::Idle(idle)) = cause {
+            let silence = format!("nothing for {} s and was stopped", idle.as_secs());
+            // It sleeps as long as the endpoint asked it to.
+            let Some(told) = said.retry.take() else {
+                let text = format!("the provider said {silence}");
+                return Err(Failure::new(FailureReason::AgentLimit, text));
+            };
+            let message = format!("{}; it would have tried again, said {silence}", told.message);
+            said.error = Some(Told { message, ..told });
+        }
         let ended = Ended { exit_code: exit_code(status), said: &said, stderr: &stderr };
         match cause {
             Some(Cause::Cancelled) => Err(Failure::cancelled()),
-            Some(Cause::Idle(idle)) => Err(Failure::new(
-                FailureReason::AgentLimit,
-                format!("the provider said nothing for {} s and was stopped", idle.as_secs()),
-            )),
-            Some(Cause::Stuck) | None => Ok(self.dialect.judge(&ended)),
+            Some(Cause::Idle(_) | Cause::Stuck) | None => Ok(self.dialect.judge(&ended)),
         }
     }
 }

@@ -60,6 +60,8 @@ pub(crate) struct Said {
     /// The provider's own final word: whether it succeeded.
     pub(crate) end: Option<bool>,
     pub(crate) error: Option<Told>,
+    /// Why it asks its model's endpoint again, as long as that is the last thing it said.
+    pub(crate) retry: Option<Told>,
     pub(crate) answer: String,
     pub(crate) turns: u32,
     pub(crate) input_tokens: u64,
@@ -106,6 +108,7 @@ impl Dialect {
             return output(line);
         };
         said.lines += 1;
+        said.retry = None;
         let known = match self {
             Self::Claude(claude) => claude.read(&value, said, &mut events),
             Self::Codex(codex) => codex.read(&value, said, &mut events),

@@ -126,9 +126,28 @@ impl EnvironmentId {
     }
 }
 
+/// Whether a provider may have this name for a conversation: a UUID, or something like it. It comes out of a container
+/// and becomes an argument of the provider's command line.
+pub fn is_session_name(name: &str) -> bool {
+    (1..=MAX_ID_BYTES).contains(&name.len())
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_is_named_by_a_word() {
+        for name in ["01a1f987-7ad9-7e00-9f90-34e7019293e6", "ses_e066d5aebffeejUi", "1"] {
+            assert!(is_session_name(name), "{name}");
+        }
+        let long = "a".repeat(MAX_ID_BYTES + 1);
+        for name in ["", "-r", "_a", "a b", "../a", "a.b", "a:b", "é", "a\n", &long] {
+            assert!(!is_session_name(name), "{name}");
+        }
+    }
 
     #[test]
     fn an_id_is_one_safe_path_segment() {

@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 
 use protocol::{
     event::{Event, EventLine, EventSource, Exit, Phase},
-    ids::{ExecutionId, RunId},
+    ids::{ExecutionId, RunId, is_session_name},
     limits::{MAX_EVENTS, MAX_OUTPUT_BYTES, MAX_SIDECAR_LINE_BYTES},
     run::{Fact, RunState},
 };
@@ -23,9 +23,6 @@ const MAX_STORED_BYTES: u64 = 2 * MAX_OUTPUT_BYTES;
 
 /// What is kept of an answer on the run itself; the event has all of it.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
-
-/// Longest name of a provider's for a conversation, in bytes; a longer one is not remembered.
-const MAX_SESSION_BYTES: usize = 128;
 
 /// No vendor holds up the next attempt for longer, whatever it asks for.
 pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_mins(15);
@@ -195,7 +192,8 @@ impl<'a> Concerned<'_, 'a> {
             }
             "session" => {
                 if let Some(Event::Session { session_id, .. }) = line.event()
-                    && is_session(&session_id)
+                    // Another name could not be gone on with: it is not remembered.
+                    && is_session_name(&session_id)
                 {
                     self.head.session_id = Some(session_id);
                     self.head.touch();
@@ -251,13 +249,6 @@ impl ExecutionRow {
             None => told,
         })
     }
-}
-
-/// What a provider's name for a conversation may look like: it becomes an argument of the provider's command line.
-fn is_session(id: &str) -> bool {
-    (1..=MAX_SESSION_BYTES).contains(&id.len())
-        && !id.starts_with('-')
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
 }
 
 /// What a kind may look like; it becomes a line of a stream.

@@ -1,8 +1,12 @@
 //! How Gemini is called. It is given a home of its own, made of the user's settings and ours; sessions are kept there.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
-use protocol::{sidecar::Launch, spec::HttpEndpoint};
+use protocol::{
+    secret::Secret,
+    sidecar::Launch,
+    spec::{Auth, HttpEndpoint},
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -56,9 +60,19 @@ pub(super) fn plan(launch: &Launch, endpoint: &HttpEndpoint) -> Result<Plan, Str
     if let Some(key) = &endpoint.api_key {
         plan.env("GEMINI_API_KEY", key.expose());
     }
+    match endpoint.auth {
+        Auth::ApiKey => {}
+        Auth::Bearer => {
+            plan.env("GEMINI_API_KEY_AUTH_MECHANISM", "bearer");
+        }
+        Auth::Oauth => {
+            return Err("it takes no token of an account from elsewhere (auth = \"oauth\"): an API key, or a token \
+                        that goes out as it is (auth = \"bearer\")"
+                .to_owned());
+        }
+    }
     if !endpoint.headers.is_empty() {
-        plan.notices
-            .push("gemini takes no further headers for its endpoint: they are left out".to_owned());
+        plan.env("GEMINI_CLI_CUSTOM_HEADERS", headers(&endpoint.headers)?);
     }
     // Otherwise its outer process swallows every signal.
     plan.env("GEMINI_CLI_NO_RELAUNCH", "1").env("NO_COLOR", "1");
@@ -85,4 +99,33 @@ fn ours(launch: &Launch) -> Value {
             |url, headers| json!({"httpUrl": url, "headers": headers, "trust": true}),
         ),
     })
+}
+
+/// `Name: value,Name: value`. It takes a comma for the end of a value where a name and a colon come after it.
+fn headers(headers: &BTreeMap<String, Secret>) -> Result<String, String> {
+    let mut pairs = Vec::new();
+    for (name, value) in headers {
+        let value = value.expose();
+        if value.split_once(',').is_some_and(|(_, rest)| rest.contains(':')) {
+            return Err(format!(
+                "it cannot be given the header {name}: its value has a colon after a comma"
+            ));
+        }
+        pairs.push(format!("{name}: {value}"));
+    }
+    Ok(pairs.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_that_would_come_apart_is_refused_without_its_value() {
+        let one = |value: &str| BTreeMap::from([("x-team".to_owned(), Secret::new(value))]);
+        assert_eq!(headers(&one("a, b: c=d")).unwrap_err().matches("b:").count(), 0);
+        let mut two = one("a:b, c");
+        two.insert("x-z".to_owned(), Secret::new("1,2"));
+        assert_eq!(headers(&two).unwrap(), "x-team: a:b, c,x-z: 1,2");
+    }
 }

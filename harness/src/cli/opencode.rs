@@ -2,7 +2,7 @@
 
 use protocol::{
     sidecar::Launch,
-    spec::{Endpoint, HttpEndpoint},
+    spec::{Auth, Endpoint, HttpEndpoint},
 };
 use serde_json::{Value, json};
 
@@ -63,8 +63,8 @@ pub(super) fn plan(
     // It puts variables and files into its configuration wherever these signs stand; only ours are to.
     let content =
         config.to_string().replace("{env:", r"\u007benv:").replace("{file:", r"\u007bfile:");
-    let content =
-        content.replace(&json!(OUR_KEY).to_string(), &json!(format!("{{env:{KEY}}}")).to_string());
+    let our_key = json!(OUR_KEY).to_string();
+    let content = content.replace(our_key.trim_matches('"'), &format!("{{env:{KEY}}}"));
     plan.env("OPENCODE_CONFIG_CONTENT", content);
     for name in [
         "OPENCODE_DISABLE_MODELS_FETCH",
@@ -90,11 +90,20 @@ fn provider(endpoint: &Endpoint, http: &HttpEndpoint, model: &str) -> Value {
         }
     };
     let mut options = json!({"baseURL": base_url});
-    if http.api_key.is_some() {
-        options["apiKey"] = json!(OUR_KEY);
-    }
     if !http.headers.is_empty() {
         options["headers"] = exposed(&http.headers);
+    }
+    // What speaks OpenAI's dialects sends any key as a bearer.
+    let bearer = http.auth != Auth::ApiKey;
+    match endpoint {
+        _ if http.api_key.is_none() => {}
+        Endpoint::Anthropic(_) if bearer => options["authToken"] = json!(OUR_KEY),
+        Endpoint::Gemini(_) if bearer => {
+            // It wants a key as well, and sends it beside.
+            options["apiKey"] = json!(OUR_KEY);
+            options["headers"]["Authorization"] = json!(format!("Bearer {OUR_KEY}"));
+        }
+        _ => options["apiKey"] = json!(OUR_KEY),
     }
     json!({
         "npm": package,

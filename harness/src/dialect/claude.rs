@@ -1,6 +1,8 @@
 //! Claude Code's `--output-format stream-json`. Its last word is the `result` line: a failed run says
 //! `subtype: success` there too, and only `is_error` tells them apart.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use protocol::event::Event;
 use serde_json::Value;
 
@@ -16,9 +18,14 @@ const MAX_SERVERS: usize = 64;
 pub(crate) struct Claude {
     /// The class word of the last synthetic message, which the final line lacks.
     class: Option<String>,
-    /// Why the account's limit refused, until when.
-    limit: Option<String>,
+    /// The account's limit refused: until when, in seconds since 1970; 0 where it is not said.
+    limit: Option<u64>,
+    /// How long it waited before it last asked again.
+    waited: Option<Duration>,
 }
+
+/// Longest wait until a limit of an account's is lifted that is believed: they are of five hours and of a week.
+const MAX_UNTIL: Duration = Duration::from_hours(8 * 24);
 
 impl Claude {
     pub(super) fn read(&mut self, line: &Value, said: &mut Said, events: &mut Vec<Event>) -> bool {
@@ -27,7 +34,7 @@ impl Claude {
                 said.session("claude", text(line, "/session_id"), events);
                 init(line, events);
             }
-            (Some("system"), Some("api_retry")) => retry(line, events),
+            (Some("system"), Some("api_retry")) => self.retry(line, said, events),
             (Some("system"), Some("permission_denied")) => events.push(Event::Notice {
                 text: format!(
                     "a tool was refused by the provider's permissions: {}",
@@ -47,8 +54,7 @@ impl Claude {
             }
             (Some("rate_limit_event"), _) => {
                 if text(line, "/rate_limit_info/status") == Some("rejected") {
-                    let kind = text(line, "/rate_limit_info/rateLimitType").unwrap_or("account");
-                    self.limit = Some(kind.to_owned());
+                    self.limit = Some(count(line, "/rate_limit_info/resetsAt"));
                 }
             }
             (Some("result"), _) => self.result(line, said, events),
@@ -79,6 +85,19 @@ impl Claude {
         known
     }
 
+    fn retry(&mut self, line: &Value, said: &mut Said, events: &mut Vec<Event>) {
+        let status = status(line, "/error_status");
+        let class = named(text(line, "/error").or(Some("unknown")));
+        let wait_ms = number(line, "/retry_delay_ms");
+        self.waited = wait_ms.map(Duration::from_millis);
+        let attempt = u32::try_from(count(line, "/attempt")).unwrap_or(u32::MAX);
+        let message = status.map_or_else(|| class.clone(), |status| format!("{class} ({status})"));
+        let class = Some(class);
+        said.retry =
+            Some(Told { message: message.clone(), status, class, retry_after: self.waited });
+        events.push(Event::ModelRetry { attempt, wait_ms, message });
+    }
+
     fn result(&mut self, line: &Value, said: &mut Said, events: &mut Vec<Event>) {
         said.session("claude", text(line, "/session_id"), events);
         said.turns = u32::try_from(count(line, "/num_turns")).unwrap_or(u32::MAX);
@@ -94,20 +113,22 @@ impl Claude {
         if failed {
             let errors: Vec<_> = items(line, "/errors").filter_map(Value::as_str).collect();
             let message = text(line, "/result").map_or_else(|| errors.join("; "), str::to_owned);
-            let class = self
-                .limit
-                .as_ref()
-                .map(|_| "usage_limit_reached")
+            let status = status(line, "/api_error_status");
+            let retry_after = match (self.limit, status) {
+                (Some(resets_at), _) => until(resets_at),
+                // The last wait of its own: as the endpoint asked for, or its own pauses, which grow.
+                (None, Some(429 | 503 | 529)) => self.waited,
+                _ => None,
+            };
+            let refused = text(line, "/stop_reason") == Some("refusal");
+            let class = refused
+                .then_some("refusal")
+                .or(self.limit.map(|_| "usage_limit_reached"))
                 .or(text(line, "/api_error"))
                 .or(self.class.as_deref())
                 .or(text(line, "/subtype").filter(|subtype| subtype.starts_with("error")))
                 .or(text(line, "/terminal_reason"));
-            said.fail(Told {
-                message,
-                status: status(line, "/api_error_status"),
-                class: class.map(str::to_owned),
-                retry_after: None,
-            });
+            said.fail(Told { message, status, class: class.map(str::to_owned), retry_after });
         } else {
             said.answer(text(line, "/result").unwrap_or_default());
         }
@@ -130,14 +151,15 @@ fn init(line: &Value, events: &mut Vec<Event>) {
     }
 }
 
-fn retry(line: &Value, events: &mut Vec<Event>) {
-    let status = status(line, "/error_status");
-    let class = named(text(line, "/error").or(Some("unknown")));
-    events.push(Event::ModelRetry {
-        attempt: u32::try_from(count(line, "/attempt")).unwrap_or(u32::MAX),
-        wait_ms: number(line, "/retry_delay_ms"),
-        message: status.map_or_else(|| class.clone(), |status| format!("{class} ({status})")),
-    });
+/// From now to a moment in seconds since 1970; nothing when it is over.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the moment is of the vendor's clock, and only the wait is kept"
+)]
+fn until(moment: u64) -> Option<Duration> {
+    let moment = UNIX_EPOCH.checked_add(Duration::from_secs(moment))?;
+    let left = moment.duration_since(SystemTime::now()).ok()?;
+    Some(left.min(MAX_UNTIL))
 }
 
 /// The total is cumulative over resumed sessions; what was used since the last result is this run's.

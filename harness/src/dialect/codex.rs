@@ -125,6 +125,7 @@ fn warn(message: &str, said: &mut Said, events: &mut Vec<Event>) {
     });
     match retry {
         Some((attempt, message)) => {
+            said.retry = Some(told(&message));
             events.push(Event::ModelRetry { attempt, wait_ms: None, message });
         }
         None => said.fail(told(message)),

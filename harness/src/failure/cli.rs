@@ -25,6 +25,7 @@ pub(crate) fn claude(ended: &Ended<'_>) -> Failure {
         _ if told.says(&["redit balance is too low"]) => R::QuotaExhausted,
         ("error_max_turns" | "error_max_budget_usd" | "max_turns", _) => R::AgentLimit,
         _ if told.says(&["Not logged in", "/login"]) => R::AuthMissing,
+        ("refusal", _) => R::ContentRefused,
         _ if told.says(&["usage policy", "Usage Policy", "content policy"]) => R::ContentRefused,
         ("rate_limit" | "overloaded_error", _) | (_, Some(429 | 503 | 529)) => R::RateLimit,
         ("authentication_failed", _) | (_, Some(401 | 403)) => R::AuthExpired,
@@ -53,7 +54,8 @@ pub(crate) fn codex(ended: &Ended<'_>) -> Failure {
         || told.says(&["You do not have access to this"])
     {
         R::AuthExpired
-    } else if told.says(&["content policy", "content_filter", "flagged"]) {
+    } else if told.says(&["content policy", "content_filter", "flagged for", "for safety reasons"])
+    {
         R::ContentRefused
     } else if matches!(told.status, Some(408 | 500..))
         || told.says(&[
@@ -82,7 +84,7 @@ pub(crate) fn opencode(ended: &Ended<'_>) -> Failure {
     let reason = match (class, told.status) {
         ("insufficient_quota" | "usage_limit_reached", _) => R::QuotaExhausted,
         _ if told.says(&["credit balance", "exceeded your current quota"]) => R::QuotaExhausted,
-        ("content-filter", _) => R::ContentRefused,
+        ("content-filter" | "ContentFilterError", _) => R::ContentRefused,
         (_, Some(401 | 403)) | ("ProviderAuthError", _) => R::AuthExpired,
         (_, Some(429 | 503 | 529)) => R::RateLimit,
         _ if told.says(&["verloaded"]) => R::RateLimit,
@@ -125,7 +127,7 @@ pub(crate) fn gemini(ended: &Ended<'_>) -> Failure {
         || code(&[429, 503])
     {
         R::RateLimit
-    } else if told.says(&["SAFETY", "PROHIBITED_CONTENT", "blocked"]) {
+    } else if told.says(&["SAFETY", "PROHIBITED_CONTENT", "response was blocked"]) {
         R::ContentRefused
     } else if told.says(&[
         "fetch failed",

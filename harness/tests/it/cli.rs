@@ -26,7 +26,7 @@ fn success(provider: ProviderKind) -> &'static str {
 }
 
 /// A run whose program is `script`, found on a search path of its own.
-fn stub(provider: ProviderKind, script: &str) -> Run {
+pub(crate) fn stub(provider: ProviderKind, script: &str) -> Run {
     let mut run = Run::new(provider);
     let http = HttpEndpoint {
         base_url: "http://127.0.0.1:9".to_owned(),
@@ -272,7 +272,7 @@ async fn its_own_interrupt_comes_first() {
         let (_, exit) = run
             .watch(|event| {
                 if spoke(event) {
-                    cancel.cancel()
+                    cancel.cancel();
                 }
             })
             .await;

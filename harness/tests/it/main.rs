@@ -4,6 +4,7 @@
 mod agent;
 mod cli;
 mod command;
+mod endpoints;
 mod mcp;
 mod run;
 mod transcripts;
