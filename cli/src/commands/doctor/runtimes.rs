@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -69,7 +70,8 @@ impl Wanted {
 
     /// The check of all together, where there is one.
     pub(super) fn any(&self, found: &[Runtime]) -> Option<Check> {
-        let none = self.one && found.iter().all(|runtime| runtime.path.is_none());
+        let runs = |runtime: &Runtime| runtime.path.is_some() && runtime.broken.is_none();
+        let none = self.one && !found.iter().any(runs);
         none.then(|| Check::fail("runtime", "no provider's command line is here", INSTALL))
     }
 }
@@ -87,6 +89,9 @@ pub(super) struct Runtime {
     /// What it says of itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<String>,
+    /// Why it cannot be started: its loader or interpreter is not here, for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broken: Option<String>,
     /// A key that `ozma exec` would use is there.
     authenticated: bool,
     /// The variable that holds it.
@@ -125,13 +130,16 @@ pub(super) async fn look(wanted: &Wanted, around: &Surroundings) -> Vec<Runtime>
         .map(|provider| Runtime::find(*provider, wanted.each, around))
         .collect();
     let versions = found.iter().map(|runtime| async {
-        let path = runtime.path.as_deref().filter(|_| runtime.name != AGENT)?;
-        version(path).await
+        match runtime.path.as_deref().filter(|_| runtime.name != AGENT) {
+            Some(path) => version(path).await,
+            None => Ok(runtime.version.clone()),
+        }
     });
     let versions = futures_util::future::join_all(versions).await;
     for (runtime, version) in found.iter_mut().zip(versions) {
-        if runtime.name != AGENT {
-            runtime.version = version;
+        match version {
+            Ok(version) => runtime.version = version,
+            Err(error) => runtime.broken = Some(error.to_string()),
         }
     }
     found
@@ -181,6 +189,7 @@ impl Runtime {
             required,
             path,
             version: built_in.then(|| env!("CARGO_PKG_VERSION").to_owned()),
+            broken: None,
             authenticated: key.is_some(),
             key,
             login: login(provider, around),
@@ -189,12 +198,16 @@ impl Runtime {
     }
 
     pub(super) fn check(&self) -> Check {
-        let Some(path) = &self.path else {
-            let found = format!("{} is not on the PATH", self.program());
-            let fix = provider(self.name).map(install).unwrap_or_default();
+        let missing = |found: String| {
             let check = if self.required { Check::fail } else { Check::warn };
-            return check(self.name, found, fix);
+            check(self.name, found, provider(self.name).map(install).unwrap_or_default())
         };
+        let Some(path) = &self.path else {
+            return missing(format!("{} is not on the PATH", self.program()));
+        };
+        if let Some(why) = &self.broken {
+            return missing(format!("{} cannot be started: {why}", path.display()));
+        }
         let version = self.version.as_deref().unwrap_or("of an unknown version");
         let found = format!("{version} ({})", path.display());
         match (&self.key, &self.login) {
@@ -269,15 +282,18 @@ fn injected(provider: ProviderKind, around: &Surroundings) -> Injected {
 }
 
 /// The first line of `program --version`; `None` when it says none in time.
-async fn version(program: &Path) -> Option<String> {
+///
+/// # Errors
+/// It cannot be started.
+async fn version(program: &Path) -> io::Result<Option<String>> {
     let run = tokio::process::Command::new(program)
         .arg("--version")
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let done = tokio::time::timeout(VERSION_WITHIN, run).await.ok()?.ok()?;
+    let Ok(done) = tokio::time::timeout(VERSION_WITHIN, run).await else { return Ok(None) };
+    let done = done?;
     let said = String::from_utf8_lossy(&done.stdout);
-    let first =
-        said.lines().find(|line| !line.trim().is_empty()).filter(|_| done.status.success())?;
-    Some(shorten(&printable(first.trim()), MAX_VERSION_CHARS))
+    let first = said.lines().find(|line| !line.trim().is_empty()).filter(|_| done.status.success());
+    Ok(first.map(|first| shorten(&printable(first.trim()), MAX_VERSION_CHARS)))
 }

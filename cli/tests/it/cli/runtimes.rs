@@ -81,6 +81,15 @@ fn doctor_fails_where_no_provider_is_here() {
         seen.out.contains(".codex/auth.json") && seen.out.contains("CODEX_API_KEY"),
         "{seen:?}"
     );
+    // One that is there and cannot be started is none.
+    let broken = home.0.path().join("bin/codex");
+    fs::write(&broken, "#!/no/such/interpreter\n").unwrap();
+    for args in [&["--require-runtime"][..], &["--require-runtime", "--runtimes", "codex"]] {
+        let args = [&["doctor", "--offline"], args].concat();
+        let seen = home.ozma_with(&args, &vars);
+        assert_eq!(seen.code, 1, "{seen:?}");
+        assert!(seen.out.contains("bin/codex cannot be started"), "{seen:?}");
+    }
     let unknown = home.ozma(&["doctor", "--runtimes", "claude-code,nobody"]);
     assert_eq!(unknown.code, 2, "{unknown:?}");
 }
