@@ -3,6 +3,7 @@
 
 mod ends;
 mod failures;
+mod headers;
 mod kept;
 mod planted;
 mod registry;
