@@ -175,6 +175,8 @@ async fn start(
     let plane = PlaneConfig {
         listen: ([127, 0, 0, 1], 0).into(),
         data_dir: folder.join("plane"),
+        // A worker of this name never comes back, and nobody else may take what it keeps.
+        keep_sessions: false,
         ..PlaneConfig::default()
     };
     Ok((Stack::start(plane, worker).await?, direct))
