@@ -71,4 +71,21 @@ mod tests {
         let script = Endpoint::Scripted { script: "s".to_owned() };
         assert_eq!(filled(ProviderKind::Agent, Some(script.clone())).endpoint, Some(script));
     }
+
+    #[test]
+    fn an_agent_that_steps_aside_gets_the_endpoint_of_claude() {
+        let providers =
+            toml::from_str("[claude]\napi_key = \"c\"\n[agent]\napi_key = \"a\"").unwrap();
+        let endpoints = Endpoints::read(&providers).unwrap();
+        let env = BTreeMap::from([(
+            "WORKBENCH_PROVIDER".to_owned(),
+            protocol::secret::Secret::new("claude-code"),
+        )]);
+        let mut harness = HarnessSpec::default();
+        assert!(harness.redirect_to_claude_code(&env));
+        endpoints.fill(&mut harness);
+        assert_eq!(harness.provider, ProviderKind::Claude);
+        let http = harness.endpoint.as_ref().and_then(Endpoint::http).unwrap();
+        assert_eq!(http.api_key.as_ref().unwrap().expose(), "c");
+    }
 }
