@@ -11,7 +11,12 @@ mod preview;
 mod tail;
 mod transcript;
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{
+    path::Path,
+    process::Stdio,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use nix::sys::signal::Signal;
 use protocol::{
@@ -38,7 +43,7 @@ use crate::{
     feed::Feed,
     lines::{LineReader, Piece},
     output::Output,
-    process::{exit_code, signal_group},
+    process::{Group, exit_code, signal_group},
     secrets::Secrets,
 };
 
@@ -193,13 +198,14 @@ impl Cli {
                 Failure::new(FailureReason::AgentInvocation, text)
             })?;
         let mut child = self.spawn()?;
+        let group = Group::of(&child);
         for text in std::mem::take(&mut self.plan.notices) {
             feed.send(Event::Notice { text }).await;
         }
         let pid = child.id().unwrap_or_default();
         let (stdin, stdout, stderr) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (exited, heard) = (CancellationToken::new(), tokio::sync::Notify::new());
+        let (exited, heard) = (CancellationToken::new(), Heard::default());
         let idle = self.launch.harness.idle_secs.map_or(IDLE, Duration::from_secs);
         let stuck = CancellationToken::new();
 
@@ -245,7 +251,7 @@ impl Cli {
         };
         let ((status, cause), (), (), ()) = tokio::join!(wait, tell, read, complain);
         // What it left running is of no use to anybody; whoever left the group is the container's to end.
-        signal_group(pid, Signal::SIGKILL);
+        drop(group);
         let status = status.map_err(|error| {
             Failure::new(FailureReason::AgentExit, format!("the provider was lost: {error}"))
         })?;
@@ -253,7 +259,10 @@ impl Cli {
             feed.send(event).await;
         }
         let stderr = tail.text();
-        if let Some(Cause::Idle(idle)) = cause {
+        // One that had given its final word and would not go has said all there was to say.
+        if let Some(Cause::Idle(idle)) = cause
+            && said.end != Some(true)
+        {
             let silence = format!("nothing for {} s and was stopped", idle.as_secs());
             // It sleeps as long as the endpoint asked it to.
             let Some(told) = said.retry.take() else {
@@ -271,19 +280,44 @@ impl Cli {
     }
 }
 
+/// When something was last heard, and whether it is still on its way: nobody is silent who waits to be listened to.
+#[derive(Default)]
+struct Heard {
+    again: tokio::sync::Notify,
+    waiting: AtomicU32,
+}
+
+impl Heard {
+    /// Something was said, and goes on its way by `taken`.
+    async fn take(&self, taken: impl Future<Output = ()>) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        taken.await;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.again.notify_one();
+    }
+
+    fn waits(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
 /// Until there is a reason to end it.
 async fn interrupted(
     cancel: &CancellationToken,
     stuck: &CancellationToken,
-    heard: &tokio::sync::Notify,
+    heard: &Heard,
     idle: Duration,
 ) -> Cause {
     loop {
         tokio::select! {
             () = cancel.cancelled() => return Cause::Cancelled,
             () = stuck.cancelled() => return Cause::Stuck,
-            () = heard.notified() => {}
-            () = tokio::time::sleep(idle), if !idle.is_zero() => return Cause::Idle(idle),
+            () = heard.again.notified() => {}
+            () = tokio::time::sleep(idle), if !idle.is_zero() => {
+                if !heard.waits() {
+                    return Cause::Idle(idle);
+                }
+            }
         }
     }
 }
@@ -314,7 +348,7 @@ impl Ear<'_> {
         &mut self,
         stdout: impl AsyncRead + Unpin,
         exited: &CancellationToken,
-        heard: &tokio::sync::Notify,
+        heard: &Heard,
         stuck: &CancellationToken,
     ) {
         let mut reader = LineReader::new(stdout, MAX_LINE_BYTES);
@@ -338,8 +372,7 @@ impl Ear<'_> {
                 let (Piece::Line(bytes) | Piece::Part(bytes)) = &piece;
                 left = left.saturating_sub(bytes.len() + 1);
             }
-            heard.notify_one();
-            self.take(piece).await;
+            heard.take(self.take(piece)).await;
             if self.said.stuck.is_some() {
                 stuck.cancel();
             }
@@ -371,14 +404,13 @@ async fn grumble(
     secrets: &Secrets,
     feed: &Feed,
     exited: &CancellationToken,
-    heard: &tokio::sync::Notify,
+    heard: &Heard,
 ) {
     let mut output = Output::new(stderr, Phase::Provider, Stream::Stderr);
     while let Ok(event) = output.next(exited).await {
-        heard.notify_one();
         let event = secrets.hide_in(event);
         tail.keep(&event);
-        feed.send(event).await;
+        heard.take(feed.send(event)).await;
     }
     if let Some(event) = output.rest() {
         let event = secrets.hide_in(event);

@@ -10,6 +10,8 @@ use protocol::{
     spec::{Endpoint, HttpEndpoint, McpServer, ProviderKind},
 };
 
+use test_support::wait::eventually;
+
 use crate::run::Run;
 
 const ALL: [ProviderKind; 4] =
@@ -222,7 +224,7 @@ async fn a_users_own_configuration_is_seen_and_never_changed() {
         // Ended in the middle of the run, as far as the harness can be.
         let cancel = run.cancel.clone();
         let look = async {
-            test_support::wait::eventually("it looks", async || {
+            eventually("it looks", async || {
                 fs::read_to_string(folder.join("seen")).ok().filter(|seen| !seen.is_empty())
             })
             .await;
@@ -245,6 +247,12 @@ async fn one_that_is_silent_or_left_behind_is_ended() {
     let (_, exit) = run.finish().await;
     assert_eq!(exit.reason, Some(R::AgentLimit));
     assert!(exit.message.contains("said nothing for 1 s"), "{}", exit.message);
+    // One that has given its final word and does not go.
+    let script = format!("#!/bin/sh\necho '{}'\nexec sleep 600\n", success(ProviderKind::Claude));
+    let mut run = stub(ProviderKind::Claude, &script);
+    run.launch.harness.idle_secs = Some(1);
+    let (_, exit) = run.finish().await;
+    assert!(exit.success, "{exit:?}");
     // A child in a group of its own that holds its output and talks without a pause.
     let script = format!(
         "#!/bin/sh\nsetsid sh -c 'echo $$ > pid; while :; do echo flood; done' &\n\
@@ -258,6 +266,26 @@ async fn one_that_is_silent_or_left_behind_is_ended() {
     // Its next word may have ended it already: nobody holds the other end.
     let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
     assert!(exit.success, "{exit:?}");
+}
+
+#[tokio::test]
+async fn nothing_goes_on_when_a_run_is_dropped_in_the_middle() {
+    let command = "sleep 600 & echo $! > child; mv child pid; wait";
+    let runs =
+        [stub(ProviderKind::Claude, &format!("#!/bin/sh\n{command}\n")), Run::command(command)];
+    for run in runs {
+        let pid = run.folder.path().join("pid");
+        let (sender, _events) = tokio::sync::mpsc::channel(64);
+        tokio::select! {
+            exit = harness::run(run.launch.clone(), sender, run.cancel.clone()) => panic!("{exit:?}"),
+            () = eventually("it sleeps", async || pid.exists().then_some(())) => {}
+        }
+        let pid = fs::read_to_string(&pid).unwrap();
+        // Whoever is gone and not yet waited for has no command line either.
+        let line = format!("/proc/{}/cmdline", pid.trim());
+        let lives = || fs::read(&line).is_ok_and(|line| !line.is_empty());
+        eventually("its child is gone", async || (!lives()).then_some(())).await;
+    }
 }
 
 #[tokio::test]
