@@ -30,13 +30,14 @@ const SECRETS: [&str; 3] = [OF_WORKER, OF_ENVIRONMENT, OF_SERVER];
 /// Left behind by the set-up, as root: it looks at every process for every one of them, over and over. Its own words
 /// are no match for what it looks for.
 const SPY: &str = r"(while :; do
-    for file in /proc/[0-9]*/environ /proc/[0-9]*/cmdline; do
-        grep -qa -e 'planted-[m]odel-key-of-the-' -e 'planted-[k]ey-of-the-' $file && echo $file
-    done >>/workspace/found 2>/dev/null
+    grep -las -e 'planted-[m]odel-key-of-the-' -e 'planted-[k]ey-of-the-' \
+        /proc/[0-9]*/environ /proc/[0-9]*/cmdline >>/workspace/found
     echo looked >/workspace/looked
+    sleep 0.05
 done) >/dev/null 2>&1 &";
 
-const PROVIDERS: [&str; 5] = ["claude", "codex", "opencode", "gemini", "agent"];
+/// The quick ones first: a tool that has slept for two minutes is ended by some.
+const PROVIDERS: [&str; 5] = ["agent", "claude", "codex", "gemini", "opencode"];
 
 #[tokio::test]
 async fn a_providers_key_is_found_nowhere_else() {
@@ -47,13 +48,14 @@ async fn a_providers_key_is_found_nowhere_else() {
     let stack = Stack::start_with(&[("OZ_WORKER_CONFIG", config.to_str().unwrap())]).await;
     let tenant = stack.tenant("tenant-a");
 
-    let mut runs = Vec::new();
+    // One with the environment's key in place of the worker's, and one of each with the worker's, to be cancelled.
+    let own = endpoint("claude", &model.root("sleep"));
+    let mut runs = vec![("claude", begin(&tenant, "claude", own).await)];
     for provider in PROVIDERS {
         runs.push((provider, begin(&tenant, provider, json!({})).await));
     }
-    // The same with the environment's key in place of the worker's: one is cancelled as well, one works for each
-    // provider, and one of each is refused by an endpoint that says with which key.
-    runs.push(("claude", begin(&tenant, "claude", endpoint("claude", &model.root("sleep"))).await));
+    // With the environment's key: one of each that works, and one that is refused by an endpoint that says with
+    // which key.
     let refusing = refusing();
     let mut others = Vec::new();
     for provider in PROVIDERS {
