@@ -81,7 +81,12 @@ impl Agent {
         conversation.push(Message::User(launch.prompt));
         Ok(Self {
             model,
-            tools: Tools::new(&launch.directory, launch.env, launch.harness.mcp_servers),
+            tools: Tools::new(
+                &launch.directory,
+                launch.env,
+                launch.harness.mcp_servers,
+                launch.registry,
+            ),
             bounds: launch.harness.bounds,
             conversation,
             session,
@@ -93,7 +98,7 @@ impl Agent {
 
 fn instructions(directory: &str) -> String {
     format!(
-        "You are a coding agent. You work in {directory}, in a container made for this task. Paths of your \
+        "You are a coding agent. You work in {directory}, on a machine where only what the task needs may be touched. Paths of your \
          tools are relative to it. Nobody can answer questions: decide yourself and go on. Look at the code \
          before you change it, and run what proves your change. When you are done, answer with a short \
          summary and call no tool."

@@ -197,6 +197,7 @@ mod tests {
             prompt: String::new(),
             directory: "/".to_owned(),
             state_directory: "/".to_owned(),
+            registry: false,
             session_directory: String::new(),
             env: env.iter().map(|(name, text)| ((*name).to_owned(), Secret::new(*text))).collect(),
             harness: HarnessSpec { provider, endpoint, ..HarnessSpec::default() },

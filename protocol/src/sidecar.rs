@@ -126,6 +126,10 @@ pub struct Launch {
     /// No secret may be left in it. Below `state_directory` where nothing is kept.
     #[serde(default)]
     pub session_directory: String,
+    /// Whether the built-in agent starts the servers that an earlier scan wrote down in the working directory. Not
+    /// outside a container, unless the user says so: whoever can write there decides what runs.
+    #[serde(default)]
+    pub registry: bool,
     /// The environment's values, for the provider.
     pub env: BTreeMap<String, Secret>,
     pub harness: HarnessSpec,

@@ -37,6 +37,7 @@ pub(crate) async fn run(
         prompt: context.spec.prompt.clone(),
         directory: directory.display().to_string(),
         state_directory: context.places.state.display().to_string(),
+        registry: true,
         session_directory: context
             .places
             .session(context.spec.session.is_some())

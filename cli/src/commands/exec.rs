@@ -78,6 +78,9 @@ pub(crate) struct ExecArgs {
     /// A JSON file of MCP servers: {"mcpServers": {NAME: {"command", "args", "env"} or {"url", "headers"}}}
     #[arg(long, value_name = "FILE")]
     mcp: Option<PathBuf>,
+    /// Start the MCP servers that an earlier scan wrote to .workbench/registry/mcp.json of the project
+    #[arg(long)]
+    registry: bool,
     /// What is printed [default: what the agent's file says, else text]
     #[arg(long, short, value_enum, value_name = "FORMAT", conflicts_with = "json")]
     output: Option<Format>,
@@ -150,6 +153,7 @@ pub(crate) async fn run(
         prompt: launched(&harness, &prompt),
         directory: project.display().to_string(),
         state_directory: state.folder().display().to_string(),
+        registry: args.registry,
         session_directory: String::new(),
         env: variables(around),
         harness,

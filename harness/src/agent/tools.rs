@@ -38,6 +38,8 @@ pub(super) struct Tools {
     shell: shell::Shell,
     /// The run's own servers, whose names nobody else takes.
     own: BTreeMap<String, McpServer>,
+    /// Whether what an earlier scan wrote down is started.
+    registry: bool,
     servers: Servers,
     offered: Vec<Tool>,
 }
@@ -48,6 +50,7 @@ impl Tools {
         directory: &str,
         mut env: BTreeMap<String, Secret>,
         own: BTreeMap<String, McpServer>,
+        registry: bool,
     ) -> Self {
         env.retain(|name, _| !is_credential(name));
         let directory = PathBuf::from(directory);
@@ -55,6 +58,7 @@ impl Tools {
             servers: Servers::new(directory.clone(), env.clone()),
             shell: shell::Shell::new(directory.clone(), env),
             own,
+            registry,
             directory,
             offered: declarations(),
         }
@@ -64,7 +68,14 @@ impl Tools {
     /// not start is told of, and left out.
     pub(super) async fn connect(&mut self, feed: &Feed) {
         let mut notices = Vec::new();
-        let mut found = registry::read(&self.directory).unwrap_or_else(|why| {
+        let written = if self.registry {
+            registry::read(&self.directory)
+        } else if self.directory.join(REGISTRY).exists() {
+            Err("nobody vouches for what it starts (`ozma exec --registry` does)".to_owned())
+        } else {
+            Ok(Found::default())
+        };
+        let mut found = written.unwrap_or_else(|why| {
             notices.push(format!("{REGISTRY} is not used: {why}"));
             Found::default()
         });

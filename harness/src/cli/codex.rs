@@ -199,6 +199,7 @@ mod tests {
             prompt: String::new(),
             directory: "/".to_owned(),
             state_directory: "/s".to_owned(),
+            registry: false,
             session_directory: String::new(),
             env: std::collections::BTreeMap::new(),
             harness: protocol::spec::HarnessSpec {

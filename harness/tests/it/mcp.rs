@@ -202,6 +202,13 @@ async fn a_later_run_has_the_servers_that_a_scan_wrote_down() {
         [".workbench/registry/mcp.json names servers, which are started: flow"]
     );
 
+    // Where nobody says that the folder may decide what is started, nothing of it is.
+    let mut wary = again(&first, &[ECHO]);
+    wary.launch.registry = false;
+    let (events, _) = wary.finish().await;
+    assert!(!results(&events)[0].1, "{events:?}");
+    assert!(notices(&events)[0].contains("is not used: nobody vouches"), "{events:?}");
+
     // The run's own server of that name is the one that is asked, and a scan leaves it so.
     let mut own = again(&first, &[ASK, SCAN, ASK]);
     own.launch.harness.mcp_servers = [("flow".to_owned(), flow())].into();

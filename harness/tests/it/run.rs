@@ -27,6 +27,7 @@ impl Run {
             prompt: "the prompt".to_owned(),
             directory: path.clone(),
             state_directory: format!("{path}/state"),
+            registry: true,
             session_directory: String::new(),
             env: BTreeMap::new(),
             harness: HarnessSpec { provider, ..HarnessSpec::default() },

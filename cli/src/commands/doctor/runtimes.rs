@@ -266,6 +266,7 @@ fn injected(provider: ProviderKind, around: &Surroundings) -> Injected {
         prompt: String::new(),
         directory: ".".to_owned(),
         state_directory: OWN_FOLDER.to_owned(),
+        registry: false,
         session_directory: String::new(),
         env,
         harness: HarnessSpec { provider, ..HarnessSpec::default() },

@@ -36,6 +36,7 @@ async fn run(server: McpServer, bounds: Bounds, tools: &[&str]) -> Vec<String> {
         prompt: String::new(),
         directory: path.clone(),
         state_directory: path,
+        registry: true,
         session_directory: String::new(),
         env: BTreeMap::new(),
         harness: HarnessSpec {
