@@ -49,7 +49,7 @@ async fn fails(provider: ProviderKind) {
     let long = rig.begin("rate-limit-long", json!({"harness": {"idle_timeout_minutes": 1}})).await;
     let once = rig.begin("rate-limit-once", json!({})).await;
     let strange = rig.begin("text", wrapped(provider)).await;
-    // OpenCode tries the first two again for more than a minute.
+    // `OpenCode` tries the first two again for more than a minute.
     begun.rotate_left(2);
     let mut wrong = Vec::new();
     for (run, code, again) in &begun {
