@@ -147,7 +147,7 @@ pub(crate) async fn run(
     let name = name(&who);
     let harness = harness_of(who, &agent, &prompt)?;
     let harness = HarnessSpec { mcp_servers: servers, ..harness };
-    let interrupts = Interrupts::new()?;
+    let interrupts = Interrupts::with_hangup()?;
     let state = State::begin(around.state_home.as_deref())?;
     let launch = Launch {
         prompt: launched(&harness, &prompt),

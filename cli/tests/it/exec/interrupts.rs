@@ -1,6 +1,6 @@
 //! Ctrl-C: the provider is asked to stop, the second one leaves it, and the exit code says 130.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use rustix::process::{Pid, Signal, kill_process};
 use test_support::{process::Process, wait::eventually};
@@ -78,4 +78,30 @@ async fn the_second_interrupt_leaves_a_provider_that_does_not_stop() {
     // Nothing of what it was handed stays.
     let left = fs::read_dir(rig.path(".local/state/ozma/exec")).unwrap();
     assert_eq!(left.count(), 1, "there is more than the lock");
+}
+
+/// The same command, begun with SIGHUP as `how` says: `default` or `ignore`.
+fn with_hangup(command: &Command, how: &str) -> Command {
+    let mut wrapped = Command::new("env");
+    wrapped.arg(format!("--{how}-signal=HUP")).arg(command.get_program()).args(command.get_args());
+    wrapped.env_clear().current_dir(command.get_current_dir().unwrap());
+    wrapped.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    wrapped
+}
+
+#[tokio::test]
+async fn nothing_goes_on_when_its_terminal_is_gone_unless_that_was_wanted() {
+    for (how, last) in [("default", Signal::HUP), ("ignore", Signal::INT)] {
+        let rig = Rig::new();
+        rig.program("slow", "echo $$ >pid\nwhile :; do sleep 0.05; done");
+        rig.write(".config/ozma/models/slow.toml", "command = \"slow\"\n");
+        let command = with_hangup(&rig.command(&["-m", "slow", "wait"], &VARS), how);
+        let mut exec = Process::start("exec", command);
+        let file = rig.path("project/pid");
+        eventually("the provider runs", || async { file.exists().then_some(()) }).await;
+        send(&exec, Signal::HUP);
+        // Where it is ignored, this one ends it.
+        send(&exec, last);
+        assert_eq!(exec.ended().await.code(), Some(130), "{how}: {}", exec.log());
+    }
 }
