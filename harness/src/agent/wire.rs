@@ -78,3 +78,12 @@ impl Wire {
         }
     }
 }
+
+/// What the dialects with a field of its own for it put there.
+fn instructions(conversation: &[Message]) -> String {
+    let texts = conversation.iter().filter_map(|message| match message {
+        Message::System(text) => Some(text.as_str()),
+        _ => None,
+    });
+    texts.collect::<Vec<_>>().join("\n\n")
+}

@@ -259,19 +259,8 @@ async fn every_dialect_in_every_scenario() {
         reset: 4 retries; network_error
         malformed: 4 retries; network_error"]];
     expected.assert_eq(&all[0]);
-    let expected = expect_test::expect![[r"
-        text: 0 retries; Hello from the model.; 14 + 7 tokens, 1 turns
-        tool: 0 retries; The tool has answered.; 28 + 14 tokens, 2 turns
-        rate-limit-once: 1 retries; Hello from the model.; 14 + 7 tokens, 1 turns
-        error-once: 1 retries; Hello from the model.; 14 + 7 tokens, 1 turns
-        unauthorized: 0 retries; auth_expired
-        quota: 0 retries; quota_exhausted
-        overloaded: 4 retries; rate_limit
-        rate-limit: 4 retries; rate_limit
-        error: 4 retries; network_error
-        reset: 4 retries; network_error
-        malformed: 4 retries; network_error"]];
-    expected.assert_eq(&all[2]);
+    // Anthropic counts what came from its cache apart.
+    assert_eq!(all[0].replace("; 11 +", "; 14 +").replace("; 22 +", "; 28 +"), all[2]);
 }
 
 fn session(events: &[Event]) -> Option<String> {

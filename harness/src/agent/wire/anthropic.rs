@@ -22,17 +22,10 @@ pub(super) fn body(model: &str, conversation: &[Message], tools: &[Tool]) -> Val
             "input_schema": tool.input_schema,
         })
     };
-    let system: Vec<&str> = conversation
-        .iter()
-        .filter_map(|message| match message {
-            Message::System(text) => Some(text.as_str()),
-            _ => None,
-        })
-        .collect();
     json!({
         "model": model,
         "max_tokens": MAX_TOKENS,
-        "system": system.join("\n\n"),
+        "system": super::instructions(conversation),
         "messages": messages(conversation),
         "tools": tools.iter().map(tool).collect::<Vec<_>>(),
         "stream": true,

@@ -20,16 +20,9 @@ pub(super) fn body(model: &str, conversation: &[Message], tools: &[Tool]) -> Val
             "parameters": tool.input_schema,
         })
     };
-    let instructions: Vec<&str> = conversation
-        .iter()
-        .filter_map(|message| match message {
-            Message::System(text) => Some(text.as_str()),
-            _ => None,
-        })
-        .collect();
     json!({
         "model": model,
-        "instructions": instructions.join("\n\n"),
+        "instructions": super::instructions(conversation),
         "input": conversation.iter().flat_map(items).collect::<Vec<_>>(),
         "tools": tools.iter().map(function).collect::<Vec<_>>(),
         "stream": true,
