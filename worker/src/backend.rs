@@ -13,7 +13,7 @@ use protocol::{
 };
 
 pub(crate) use self::{
-    answer::{Attached, Ended, Failure, Journal, Swept, Usage},
+    answer::{Attached, Ended, Failure, Journal, Usage},
     docker::{Attach, Using, connect},
 };
 use self::{direct::Direct, docker::Docker};
@@ -24,6 +24,7 @@ use crate::{
     held::Held,
     home::{Home, Record},
     metrics::Metrics,
+    swept::Swept,
 };
 
 pub(crate) enum Backend {

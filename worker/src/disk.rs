@@ -1,26 +1,16 @@
-//! How much of its disks a worker's executions take, and what follows: nothing new is taken while there is no
-//! room, images that nobody uses go first, and an execution beyond its own bound is stopped.
-
-mod tree;
+//! How much of its disks a worker's executions take, as it was last measured, and what of it is too much.
 
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
 use protocol::{ids::ExecutionId, link::DiskUse};
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 
-pub(crate) use self::tree::{UNCOUNTED, bytes as bytes_below};
-use crate::{backend::Usage, config::Config, executions::Executions, leftovers};
-
-/// A measurement takes at most a tenth of the time: the engine walks through whole containers for it.
-const AT_MOST: u32 = 10;
+use crate::{backend::Usage, config::Config, tree::UNCOUNTED};
 
 /// What is measured, against what, and how it stands.
 #[derive(Debug)]
@@ -28,7 +18,8 @@ pub(crate) struct Disk {
     limit_bytes: Option<u64>,
     min_free_bytes: u64,
     execution_bytes: Option<u64>,
-    every: Duration,
+    /// Between two measurements.
+    pub(crate) every: Duration,
     /// One folder of each file system that matters.
     places: Vec<PathBuf>,
     /// Executions beyond their bound, with what they take.
@@ -82,6 +73,16 @@ impl Disk {
         self.free.load(Relaxed)
     }
 
+    /// What the plane is told.
+    pub(crate) fn taken(&self) -> DiskUse {
+        DiskUse { used_bytes: self.used_bytes(), limit_bytes: self.limit_bytes }
+    }
+
+    /// Whether an execution takes more than it may.
+    pub(crate) fn is_any_beyond(&self) -> bool {
+        !self.over.borrow().is_empty()
+    }
+
     /// Bytes that are free where the least is; a place that cannot be asked has room.
     fn least_free(&self) -> u64 {
         let free = |place: &PathBuf| {
@@ -92,7 +93,7 @@ impl Disk {
     }
 
     /// Takes note of a measurement; whether there is no room.
-    fn note(&self, usage: &Usage) -> bool {
+    pub(crate) fn note(&self, usage: &Usage) -> bool {
         let (used, free) = (usage.total(), self.least_free());
         self.used.store(used, Relaxed);
         self.free.store(free, Relaxed);
@@ -108,101 +109,4 @@ impl Disk {
         });
         self.limit_bytes.is_some_and(|limit| used >= limit) || free < self.min_free_bytes
     }
-}
-
-/// Measures again and again; never returns.
-pub(crate) async fn watch(executions: Arc<Executions>) {
-    let context = &executions.context;
-    let disk = &context.disk;
-    loop {
-        let begun = Instant::now();
-        if let Err(error) = measure(&executions).await {
-            tracing::debug!(error = format!("{error:#}"), "the disk could not be measured");
-        }
-        tokio::time::sleep(disk.every.max(begun.elapsed() * AT_MOST)).await;
-    }
-}
-
-async fn measure(executions: &Executions) -> anyhow::Result<()> {
-    let context = &executions.context;
-    let disk = &context.disk;
-    let mut is_full = disk.note(&usage(executions).await?);
-    // What is beyond its own bound goes by itself, and takes what it wrote along.
-    if is_full && disk.over.borrow().is_empty() {
-        // What goes wrong is said, and changes nothing about what was measured.
-        if let Err(error) = remove_images(executions, &mut is_full).await {
-            tracing::warn!(error = format!("{error:#}"), "no more images make room");
-        }
-        if let Err(error) = remove_sessions(executions, &mut is_full).await {
-            tracing::warn!(error = format!("{error:#}"), "no more conversations make room");
-        }
-    }
-    if is_full != context.gate.is_disk_full() {
-        let (used, free) = (disk.used_bytes() >> 20, disk.free_bytes() >> 20);
-        if is_full {
-            tracing::warn!(
-                "the disk is full (used {used} MiB, free {free} MiB); nothing new is taken until there is room"
-            );
-        } else {
-            tracing::info!("there is room on the disk again (used {used} MiB, free {free} MiB)");
-        }
-    }
-    context.gate.disk_is_full(is_full);
-    let (used_bytes, limit_bytes) = (disk.used_bytes(), disk.limit_bytes);
-    executions.measured(DiskUse { used_bytes, limit_bytes });
-    Ok(())
-}
-
-async fn remove_images(executions: &Executions, is_full: &mut bool) -> anyhow::Result<()> {
-    let context = &executions.context;
-    while *is_full {
-        let Some(image) = context.backend.remove_an_image().await? else { break };
-        context.metrics.image_removed();
-        tracing::info!("image {image}, which nothing uses, made room on the disk");
-        *is_full = context.disk.note(&usage(executions).await?);
-    }
-    Ok(())
-}
-
-async fn remove_sessions(executions: &Executions, is_full: &mut bool) -> anyhow::Result<()> {
-    if !*is_full {
-        return Ok(());
-    }
-    let context = &executions.context;
-    for conversation in leftovers::unused_sessions(executions).await? {
-        match leftovers::remove_session(executions, &conversation).await {
-            Ok(true) => *is_full = context.disk.note(&usage(executions).await?),
-            Ok(false) => {}
-            Err(error) => {
-                context.metrics.cleanup_failed();
-                tracing::warn!(error = format!("{error:#}"), "a conversation makes no room");
-            }
-        }
-        if !*is_full {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// What the backend counts, and the folders.
-async fn usage(executions: &Executions) -> anyhow::Result<Usage> {
-    let context = &executions.context;
-    let mut usage = context.backend.usage().await?;
-    let homes = crate::home::Home::ids(&context.state_dir)?;
-    let count = move || {
-        let sizes = homes.into_iter().map(|(home, id)| (id, bytes_below(home.path())));
-        sizes.collect::<Vec<_>>()
-    };
-    for (id, bytes) in tokio::task::spawn_blocking(count).await? {
-        usage.add(id, bytes);
-    }
-    context.sessions.measured(usage.sessions.clone());
-    // While an execution works on one, it is what that execution takes.
-    for held in executions.all() {
-        if let Some(bytes) = held.conversation().and_then(|id| usage.sessions.remove(id)) {
-            usage.add(held.execution_id.clone(), bytes);
-        }
-    }
-    Ok(usage)
 }

@@ -7,9 +7,9 @@ use anyhow::Context as _;
 use protocol::ids::{ExecutionId, RunId};
 
 use crate::{
-    backend::Swept,
     executions::Executions,
     home::{Home, remove_tree},
+    swept::Swept,
 };
 
 /// Takes up every execution that left a readable folder. Run before the first `hello`, which names them.

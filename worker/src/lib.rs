@@ -25,13 +25,16 @@ mod output;
 mod phase;
 pub mod probe;
 mod report;
+mod room;
 mod scrape;
 mod sessions;
 mod sidecar_link;
 #[doc(hidden)]
 pub mod simulation;
 mod subnets;
+mod swept;
 mod sync;
+mod tree;
 
 use std::{sync::Arc, time::Duration};
 
@@ -92,7 +95,7 @@ pub async fn run(config: Config, clock: Clock, life: Lifecycle) -> anyhow::Resul
     let (measured, over) = (executions.clone(), ended.clone());
     life.spawn_essential("the disk's watcher", async move {
         tokio::select! {
-            () = disk::watch(measured) => {}
+            () = room::watch(measured) => {}
             () = over.cancelled() => {}
         }
     });

@@ -11,7 +11,7 @@ use std::{
 use protocol::failure::FailureReason;
 
 use self::durations::Durations;
-use crate::{backend::Swept, report::Report};
+use crate::{report::Report, swept::Swept};
 
 #[derive(Default)]
 pub(crate) struct Metrics {

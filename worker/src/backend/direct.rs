@@ -21,8 +21,8 @@ use self::process::Process;
 use super::answer::{Ended, Failure, Journal, Usage};
 use crate::{
     config::Config,
-    disk::bytes_below,
     home::{Home, folder},
+    tree::bytes_below,
 };
 
 /// Where the sidecar's process is noted in the home.

@@ -10,7 +10,7 @@ use bollard::query_parameters::{
 use protocol::ids::ExecutionId;
 
 use super::engine::{Docker, LABEL_EXECUTION, LABEL_WORKER, status};
-use crate::backend::answer::Swept;
+use crate::swept::Swept;
 
 type Labels = HashMap<String, String>;
 

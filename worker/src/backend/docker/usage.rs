@@ -10,7 +10,7 @@ use super::{
     engine::{Docker, status},
     sweep::execution,
 };
-use crate::{backend::answer::Usage, disk::bytes_below};
+use crate::{backend::answer::Usage, tree::bytes_below};
 
 impl Docker {
     /// # Errors

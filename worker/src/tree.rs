@@ -13,7 +13,7 @@ pub(crate) const UNCOUNTED: u64 = u64::MAX;
 
 /// Bytes of the blocks of everything below `folder`, a file with several names once. What vanishes meanwhile, or
 /// may not be read, counts nothing.
-pub(crate) fn bytes(folder: &Path) -> u64 {
+pub(crate) fn bytes_below(folder: &Path) -> u64 {
     count(folder, MAX_FILES, MAX_WAITING_BYTES).unwrap_or(UNCOUNTED)
 }
 
@@ -60,13 +60,13 @@ mod tests {
     #[test]
     fn blocks_are_counted_once_and_links_lead_nowhere() {
         let folder = tempfile::tempdir().unwrap();
-        let before = bytes(folder.path());
+        let before = bytes_below(folder.path());
         fs::write(folder.path().join("one"), vec![1; 100_000]).unwrap();
         fs::hard_link(folder.path().join("one"), folder.path().join("two")).unwrap();
         std::os::unix::fs::symlink("/usr", folder.path().join("usr")).unwrap();
-        let grown = bytes(folder.path()) - before;
+        let grown = bytes_below(folder.path()) - before;
         assert!((100_000..200_000).contains(&grown), "{grown}");
-        assert_eq!(bytes(Path::new("/nowhere")), 0);
+        assert_eq!(bytes_below(Path::new("/nowhere")), 0);
     }
 
     #[test]
@@ -92,6 +92,6 @@ mod tests {
             mkdirat(&open, &name, Mode::RWXU).unwrap();
             open = openat(&open, &name, OFlags::DIRECTORY, Mode::empty()).unwrap();
         }
-        assert_eq!(bytes(folder.path()), UNCOUNTED);
+        assert_eq!(bytes_below(folder.path()), UNCOUNTED);
     }
 }
