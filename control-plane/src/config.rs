@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::{
     core::{Settings, days},
-    environments::Ceilings,
+    timeouts::Ceilings,
 };
 
 pub use env::VARIABLES;

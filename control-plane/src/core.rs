@@ -13,8 +13,12 @@ use protocol::spec::{ProviderKind, Timeouts};
 use service::{clock::Clock, lifecycle::Lifecycle};
 
 use crate::{
-    counters::Counters, environments::Ceilings, link::registry::Registry, sealing::Sealer,
-    store::Store, time::Agreed, wake::Wake,
+    counters::Counters,
+    link::registry::Registry,
+    sealing::Sealer,
+    store::{Store, millis},
+    timeouts::Ceilings,
+    wake::Wake,
 };
 
 /// Choices of the operator that the core obeys. `Config` of the application makes one.
@@ -181,11 +185,20 @@ impl Core {
     }
 }
 
-pub(crate) const fn days(n: u64) -> Duration {
-    Duration::from_hours(24 * n)
+/// By how much the agreed time is ahead of this machine's.
+#[derive(Debug, Default)]
+pub(crate) struct Agreed {
+    pub(crate) ahead_ms: AtomicI64,
+    /// Every step ahead that was seen in this life, together.
+    pub(crate) stepped_ms: AtomicI64,
 }
 
-/// Milliseconds, for columns and frames.
-pub(crate) fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+impl Agreed {
+    pub(crate) fn ahead_ms(&self) -> i64 {
+        self.ahead_ms.load(Ordering::Relaxed)
+    }
+}
+
+pub(crate) const fn days(n: u64) -> Duration {
+    Duration::from_hours(24 * n)
 }

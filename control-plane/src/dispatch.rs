@@ -13,14 +13,14 @@ use protocol::{
 use service::lifecycle::Lifecycle;
 
 use crate::{
-    core::{Core, millis},
+    core::Core,
     environments,
     link::registry::{Connection, Dialect},
     reports,
     runs::{RunServers, Snapshot},
     store::{
         Assignment, Calls, CancelCall, Claim, Claimant, Claimed, Report, Rotation, StoreError,
-        bounded, from_json,
+        bounded, from_json, millis,
     },
 };
 

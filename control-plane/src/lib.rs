@@ -29,6 +29,7 @@ pub mod state;
 pub mod store;
 mod streams;
 mod time;
+pub mod timeouts;
 pub mod wake;
 pub mod why;
 

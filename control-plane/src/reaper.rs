@@ -8,9 +8,9 @@ use protocol::link::{ReportAck, ToWorker};
 use service::lifecycle::Lifecycle;
 
 use crate::{
-    core::{Core, millis},
+    core::Core,
     reports,
-    store::{ExecutionRow, Recorded, Report, StoreError},
+    store::{ExecutionRow, Recorded, Report, StoreError, millis},
     time::Steps,
 };
 

@@ -10,8 +10,8 @@ use protocol::ids::RunId;
 use service::{backoff::jitter, clock::Moment, lifecycle::Lifecycle};
 
 use crate::{
-    core::{Core, days, millis},
-    store::{Part, Place, StoreError},
+    core::{Core, days},
+    store::{Part, Place, StoreError, millis},
 };
 
 /// How long one transaction goes on deleting: others wait for it, and its commit comes on top.

@@ -33,6 +33,8 @@ mod waits;
 mod why;
 mod writer;
 
+use std::time::Duration;
+
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction, error::DatabaseError};
 
 pub use self::{
@@ -216,7 +218,7 @@ where
     for nth in 1.. {
         match attempt().await {
             Err(StoreError::Conflict) if nth < TRIES => {
-                let ceiling = std::time::Duration::from_millis(10 << nth);
+                let ceiling = Duration::from_millis(10 << nth);
                 tokio::time::sleep(service::backoff::jitter(ceiling)).await;
             }
             other => return other,
@@ -252,4 +254,9 @@ pub(crate) fn signed(n: u64) -> i64 {
 
 pub(crate) fn unsigned(n: i64, what: &'static str) -> Result<u64, StoreError> {
     u64::try_from(n).map_err(|_| StoreError::Corrupt(what))
+}
+
+/// Milliseconds, for columns and frames.
+pub(crate) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,16 +1,13 @@
 //! What time it is for all planes of one database. Leases are compared across planes, whose clocks differ: so each
 //! goes by the database server's. Where the database is a file there is one plane, and its clock is the time.
 
-use std::{
-    sync::atomic::{AtomicI64, Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use service::clock::Moment;
 
 use crate::{
-    core::{Core, millis},
-    store::StoreError,
+    core::Core,
+    store::{StoreError, millis},
 };
 
 /// How often the two clocks are compared, and by how much they may part before anything is done about it.
@@ -22,20 +19,6 @@ const WORTH_TELLING_MS: i64 = 1_000;
 
 /// An answer that took longer says too little about when it was given.
 const QUICK: Duration = Duration::from_millis(500);
-
-/// By how much the agreed time is ahead of this machine's.
-#[derive(Debug, Default)]
-pub(crate) struct Agreed {
-    ahead_ms: AtomicI64,
-    /// Every step ahead that was seen in this life, together.
-    stepped_ms: AtomicI64,
-}
-
-impl Agreed {
-    pub(crate) fn ahead_ms(&self) -> i64 {
-        self.ahead_ms.load(Ordering::Relaxed)
-    }
-}
 
 impl Core {
     /// From now on it is `now_ms`, by the database. A difference nobody would notice changes nothing.

@@ -5,7 +5,7 @@ use protocol::spec::ProviderKind;
 use secrecy::ExposeSecret;
 
 use super::{Config, ConfigError, Tenancy};
-use crate::{environments::MAX_TIMEOUT_SECS, sealing::Sealer};
+use crate::{sealing::Sealer, timeouts::MAX_TIMEOUT_SECS};
 
 /// An admin key shorter than this is a password, and one that can be guessed.
 const MIN_ADMIN_KEY_BYTES: usize = 8;

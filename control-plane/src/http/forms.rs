@@ -3,7 +3,7 @@
 use protocol::retry::{MAX_ATTEMPTS, RetryPolicy};
 
 use super::error::ApiError;
-use crate::environments::{Ceilings, MAX_TIMEOUT_SECS, TimeoutWishes};
+use crate::timeouts::{Ceilings, MAX_TIMEOUT_SECS, TimeoutWishes};
 
 /// Longest name, title or label, in bytes.
 pub(crate) const MAX_LABEL_BYTES: usize = 200;

@@ -23,7 +23,7 @@ use super::{
     params::Params,
     runs::create,
 };
-use crate::{environments::Ceilings, runs::cursor, store::SortBy};
+use crate::{runs::cursor, store::SortBy, timeouts::Ceilings};
 
 const SORTS: [SortBy; 4] = [SortBy::UpdatedAt, SortBy::CreatedAt, SortBy::Title, SortBy::Agent];
 

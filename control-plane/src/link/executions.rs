@@ -10,9 +10,9 @@ use protocol::{
 
 use super::registry::{Connection, Dialect};
 use crate::{
-    core::{Core, millis},
+    core::Core,
     reports,
-    store::{Judged, Pending, Recorded, Report, StoreError},
+    store::{Judged, Pending, Recorded, Report, StoreError, millis},
 };
 
 /// Longest message kept of a report, in bytes; the rest is cut.

@@ -14,9 +14,9 @@ use super::{
     registry::{Connection, Dialect, lock},
 };
 use crate::{
-    core::{Core, millis},
+    core::Core,
     reports,
-    store::{Ending, Ingest, Ingested, Pending, Report, StoreError},
+    store::{Ending, Ingest, Ingested, Pending, Report, StoreError, millis},
 };
 
 /// How often a connection's row is written; it counts as there for four times as long.

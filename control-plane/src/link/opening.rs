@@ -13,9 +13,9 @@ use super::{
     registry::{Connection, Dialect, Outgoing, lock},
 };
 use crate::{
-    core::{Core, millis},
+    core::Core,
     reports,
-    store::{ConnectionRow, Report, StoreError, clean, signed},
+    store::{ConnectionRow, Report, StoreError, clean, millis, signed},
 };
 
 /// Longest name a worker may give its process, backend or version; the rest is cut.

@@ -14,8 +14,8 @@ use super::{
     registry::{Connection, Dialect, Line},
 };
 use crate::{
-    core::{Core, millis},
-    store::StoreError,
+    core::Core,
+    store::{StoreError, millis},
 };
 
 /// Frames of one worker under way to the store at a time, and their size in bytes. At the bound nothing more is

@@ -12,12 +12,13 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    core::{Core, millis},
-    environments::{EnvironmentSpec, Servers, TimeoutWishes, open_sealed},
+    core::Core,
+    environments::{EnvironmentSpec, Servers, open_sealed},
     placement::Placement,
     runs::conversations::{self, GoingOn},
     scope::Scope,
-    store::{Idempotency, InsertRun, Inserted, StoreError, json},
+    store::{Idempotency, InsertRun, Inserted, StoreError, json, millis},
+    timeouts::TimeoutWishes,
 };
 
 /// Deepest chain of parents; a deeper run is refused.

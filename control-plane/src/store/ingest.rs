@@ -13,9 +13,9 @@ use protocol::{
 use super::{
     ExecutionRow, Store, StoreError, Tx, clean,
     group::{Concerned, Group, Ingest},
+    millis,
     transitions::Change,
 };
-use crate::core::millis;
 
 /// Data of one execution's events, in bytes of JSON. At the bound what comes after is thrown away, with one
 /// `truncated` event. The sidecar stops long before; this is for one that does not.

@@ -18,9 +18,9 @@ use super::{
     claims::TOLD_HANDOVERS,
     executions::Closing,
     group::{Concerned, Group, Record},
+    millis,
     transitions::{Change, Head},
 };
-use crate::core::millis;
 
 /// What somebody saw of an execution.
 #[derive(Debug, Clone)]

@@ -8,9 +8,9 @@ use protocol::{
 };
 
 use super::{
-    Store, StoreError, Tx, again, ingest::MAX_RETRY_AFTER, on_tx, parse, transitions::Change,
+    Store, StoreError, Tx, again, ingest::MAX_RETRY_AFTER, millis, on_tx, parse,
+    transitions::Change,
 };
-use crate::core::millis;
 
 /// The most one transaction ends; the next pass ends more. Others wait for it no longer than for a claim.
 const MAX_BATCH: i64 = 64;

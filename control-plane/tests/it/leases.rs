@@ -4,13 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use control_plane::{
     core::Core,
-    environments::TimeoutWishes,
     feed,
     link::Peer,
     reaper::{self, Watch},
     reports,
     runs::{self, NewRun},
     store::{Assignment, Claimant, Report},
+    timeouts::TimeoutWishes,
 };
 use protocol::{
     event::EventSource,

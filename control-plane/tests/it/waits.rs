@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use control_plane::{
     core::{Core, Settings},
-    environments::{Ceilings, TimeoutWishes},
     reaper,
     runs::{self, NewRun, Run},
     store::Report,
+    timeouts::{Ceilings, TimeoutWishes},
 };
 use protocol::{
     event::{Event, EventSource, Exit},

@@ -12,12 +12,13 @@ use protocol::{
 
 use super::repos;
 use crate::{
-    environments::{Ceilings, EnvironmentSpec, NewEnvironment, TimeoutWishes},
+    environments::{EnvironmentSpec, NewEnvironment},
     http::{
         error::ApiError,
         forms,
         mcp::{self, Hidden},
     },
+    timeouts::{Ceilings, TimeoutWishes},
 };
 
 // Together these stay far below a frame of the link, which carries all of them and a prompt.

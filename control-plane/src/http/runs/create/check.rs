@@ -16,13 +16,14 @@ use serde_json::Value;
 
 use crate::{
     entry::digest,
-    environments::{Ceilings, Servers, TimeoutWishes},
+    environments::Servers,
     http::{
         error::ApiError,
         forms::{self, MAX_LABEL_BYTES},
         mcp::{self, Hidden},
     },
     runs::{Idempotency, NewRun, Run},
+    timeouts::{Ceilings, TimeoutWishes},
 };
 
 // Bounds of metadata are Oz's own (oz-api.md 1.3).
