@@ -1,4 +1,4 @@
-//! The built-in agent: a model, four tools, and a loop between them, bounded by turns and tokens.
+//! The built-in agent: a model, its tools, and a loop between them, bounded by turns and tokens.
 //! The loop is the same for every model; only `model::Model` knows where answers come from.
 
 pub(crate) mod conversation;
@@ -11,6 +11,7 @@ pub mod script;
 mod session;
 pub(crate) mod sse;
 mod text;
+pub(crate) mod tool;
 pub(crate) mod tools;
 pub(crate) mod wire;
 

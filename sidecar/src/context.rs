@@ -2,6 +2,8 @@
 //! It knows no step.
 
 use std::{
+    collections::BTreeMap,
+    ffi::OsString,
     process::{Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -57,6 +59,11 @@ impl Held {
 }
 
 impl Context {
+    /// What every child gets of this process's variables.
+    pub(crate) fn base(&self) -> BTreeMap<String, OsString> {
+        self.vars.base(&self.places.home, self.places.temporary.as_deref())
+    }
+
     /// This binary in another mode, as the agent's user where that can be. To be started by the thread that asks.
     pub(crate) fn agent(&self, mode: &str) -> Command {
         let mut command = Command::new("/proc/self/exe");
@@ -64,7 +71,7 @@ impl Context {
             .arg(mode)
             .args(self.drop.then_some("--drop"))
             .env_clear()
-            .envs(self.vars.base(&self.places))
+            .envs(self.base())
             .env("USER", "ozma")
             .env("LOGNAME", "ozma")
             .current_dir("/")

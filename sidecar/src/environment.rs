@@ -5,8 +5,6 @@ use std::{collections::BTreeMap, ffi::OsString, path::Path};
 use harness::credentials::is_credential;
 use protocol::secret::Secret;
 
-use crate::places::Places;
-
 /// Where programs are sought when the image does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -40,14 +38,14 @@ impl Variables {
     }
 
     /// What every child gets: the image's variables without ours, a search path, a home, no prompts of git.
-    pub(crate) fn base(&self, places: &Places) -> BTreeMap<String, OsString> {
+    pub(crate) fn base(&self, home: &Path, temporary: Option<&Path>) -> BTreeMap<String, OsString> {
         let mut vars = self.0.clone();
         vars.retain(|name, _| !name.starts_with("OZMA_"));
         vars.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.into());
-        vars.insert("HOME".to_owned(), places.home.clone().into());
+        vars.insert("HOME".to_owned(), home.into());
         vars.insert("GIT_TERMINAL_PROMPT".to_owned(), "0".into());
-        if let Some(temporary) = &places.temporary {
-            vars.insert("TMPDIR".to_owned(), temporary.clone().into());
+        if let Some(temporary) = temporary {
+            vars.insert("TMPDIR".to_owned(), temporary.into());
         }
         vars
     }

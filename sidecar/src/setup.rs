@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub(crate) async fn run(context: &Context, directory: &Path) -> Result<(), Failure> {
-    let base = context.vars.base(&context.places);
+    let base = context.base();
     for (index, line) in (0..).zip(&context.spec.setup_commands) {
         context.recorder.note(&Event::SetupStarted { index, command: line.clone() });
         let started = Instant::now();

@@ -22,6 +22,7 @@ use crate::task::Task;
 mod answer;
 mod dialect;
 mod http;
+mod reply;
 
 pub use answer::{
     FILE_COMMAND, MCP_TEXT, REGISTRY_CALLS, RESULT_TEXT, RETRY_AFTER, SLEEP_COMMAND, TEXT,

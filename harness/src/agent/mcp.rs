@@ -13,7 +13,7 @@ use protocol::{secret::Secret, spec::McpServer};
 
 pub(super) use self::server::Bounds;
 use self::server::{Server, Setting};
-use crate::agent::{text::cut, tools::Tool};
+use crate::agent::{text::cut, tool::Tool};
 
 /// Most tools offered of all servers together; the rest is left out, and a notice says so.
 const MAX_TOOLS: usize = 256;

@@ -5,7 +5,7 @@ use crate::{
         conversation::{Message, Reply},
         remote::Remote,
         script::Script,
-        tools::Tool,
+        tool::Tool,
     },
     failure::Failure,
     feed::Feed,

@@ -10,7 +10,7 @@ use crate::{
         conversation::{Message, Reply},
         sse::Assembly,
         text::Running,
-        tools::Tool,
+        tool::Tool,
         wire::Wire,
     },
     failure::{ApiError, Failure},

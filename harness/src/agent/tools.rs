@@ -15,20 +15,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use self::registry::{Found, REGISTRY};
-use crate::{agent::mcp::Servers, credentials::is_credential, feed::Feed};
+use crate::{
+    agent::{mcp::Servers, tool::Tool},
+    credentials::is_credential,
+    feed::Feed,
+};
 pub(super) use result::Result;
-
-/// A tool as the model is told of it.
-#[derive(Debug, Clone)]
-pub(crate) struct Tool {
-    /// As people read it; a server's is `server.tool`.
-    pub(crate) name: String,
-    /// As endpoints take it: letters, digits, `-` and `_`, at most 64.
-    pub(crate) wire_name: String,
-    pub(crate) description: String,
-    /// A JSON schema of an object.
-    pub(crate) input_schema: Value,
-}
 
 /// The tool that looks for servers in a folder of the workspace.
 const SCAN: &str = "workbench.registry.scan";

@@ -8,7 +8,7 @@ use protocol::spec::{Auth, HttpEndpoint};
 use serde_json::Value;
 
 use crate::{
-    agent::{conversation::Message, draft::Draft, tools::Tool},
+    agent::{conversation::Message, draft::Draft, tool::Tool},
     failure::Failure,
 };
 

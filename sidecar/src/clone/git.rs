@@ -56,7 +56,7 @@ fn git(context: &Context, source: Option<&Source>) -> Command {
     let mut command = Command::new("git");
     command
         .env_clear()
-        .envs(context.vars.base(&context.places))
+        .envs(context.base())
         .env("GIT_ALLOW_PROTOCOL", protocols)
         .env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o StrictHostKeyChecking=accept-new")
         .args(["-c", "credential.helper=", "-c", "core.hooksPath=/dev/null"])
@@ -155,7 +155,7 @@ pub(super) async fn without(
     command
         .arg("clone")
         .env_clear()
-        .envs(context.vars.base(&context.places))
+        .envs(context.base())
         .current_dir(&context.places.workspace)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     Request,
     dialect::{Dialect, Facts},
     http::{Answer, Ending},
+    reply::Reply,
 };
 
 /// What the scenario `text` says.
@@ -43,18 +44,6 @@ pub const REGISTRY_CALLS: [(&str, &str); 5] = [
 /// What it calls in a follow-up: nothing that it had to scan for again.
 const REGISTRY_LATER: [(&str, &str); 2] =
     [("flow__upload", r#"{"name": "b", "content": "12"}"#), ("flow__status", r#"{"name": "b"}"#)];
-
-/// What the model wants to say next.
-pub(super) enum Reply {
-    Text(String),
-    /// Nothing: it is stopped by the vendor's rules.
-    Refused,
-    /// A call of the tool of this name.
-    Call {
-        tool: String,
-        input: Value,
-    },
-}
 
 /// Whether a provider asks for something beside its work, a title.
 pub(super) fn is_aside(request: &Request) -> bool {
@@ -152,6 +141,8 @@ fn shell(facts: &Facts, command: &str) -> Reply {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+
+    use serde_json::Value;
 
     use super::*;
 

@@ -8,7 +8,7 @@ mod responses;
 
 use serde_json::{Value, json};
 
-use super::{answer::Reply, http::Answer};
+use super::{http::Answer, reply::Reply};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {

@@ -11,7 +11,7 @@ use protocol::{
 use crate::{
     attend::{Attend, Made},
     client::Client,
-    commands::run::once,
+    commands::run::{hinted, once},
     failure::Failure,
     interrupts::Interrupts,
     prompt::prompt,
@@ -49,17 +49,4 @@ pub(super) async fn follow_up(
     let created: FollowupCreated = once(client, &path, &body).await.map_err(hinted)?;
     let made = Made { run_id: &created.run_id, at_capacity: created.at_capacity };
     args.attend.watch(client, made, &created, &mut interrupts, term).await
-}
-
-/// What to do about a conversation that cannot go on now.
-pub(crate) fn hinted(failure: Failure) -> Failure {
-    match failure.api_code.as_deref() {
-        Some("conversation_busy") if failure.hint.is_none() => {
-            failure.hint("wait for its last run, or cancel that one with `ozma runs cancel RUN`")
-        }
-        Some("session_worker_away") if failure.hint.is_none() => {
-            failure.hint("start that worker again, or begin a new conversation with `ozma run`")
-        }
-        _ => failure,
-    }
 }

@@ -7,7 +7,7 @@ use crate::{
     agent::{
         conversation::{Call, Message, Usage},
         draft::{Draft, End, broken, told},
-        tools::Tool,
+        tool::Tool,
     },
     failure::Failure,
 };

@@ -6,7 +6,7 @@ use crate::{
     agent::{
         conversation::{Message, Usage},
         draft::{Draft, End, broken, told},
-        tools::Tool,
+        tool::Tool,
     },
     failure::Failure,
 };

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Facts, halves};
-use crate::model::{answer::Reply, http::named};
+use crate::model::{http::named, reply::Reply};
 
 pub(super) fn facts(body: &Value) -> Facts {
     let input = body["input"].as_array().map(Vec::as_slice).unwrap_or_default();
