@@ -23,7 +23,7 @@ use protocol::{
     event::{Event, Exit, Phase, Stream},
     failure::FailureReason,
     ids::is_session_name,
-    sidecar::Launch,
+    sidecar::{HARNESS_MOUNT, Launch},
     spec::ProviderKind,
 };
 use tokio::{
@@ -151,6 +151,11 @@ impl Cli {
                 format!("could not start {program}: there is no folder {}", self.launch.directory)
             }
             // A file that is there and cannot be found is one whose loader or interpreter is not there.
+            Some(file) if missing && file.starts_with(HARNESS_MOUNT) => format!(
+                "could not start {}: the image has not what runs it, its C library or its interpreter: take one \
+                 with glibc (Debian, Ubuntu, Fedora and the like)",
+                file.display()
+            ),
             Some(file) if missing => format!(
                 "could not start {}: the image has not what runs it, its C library or its interpreter: {}",
                 file.display(),

@@ -119,6 +119,21 @@ fn by_further_names(launch: &Launch) -> Result<Option<agent::Own>, Failure> {
     }
 }
 
+/// Where the endpoint is and who named it, for people. The worker's address is not told.
+pub(crate) fn whose(launch: &Launch) -> Option<String> {
+    let endpoint = choose(launch).ok()?;
+    let http = endpoint.http()?;
+    if !is_own(launch) {
+        return Some("the endpoint is the one of the worker's configuration".to_owned());
+    }
+    // Without a name and a password in it.
+    let url = reqwest::Url::parse(&http.base_url).ok()?;
+    Some(format!(
+        "the endpoint is {}, by the environment's values",
+        url.origin().ascii_serialization()
+    ))
+}
+
 /// Whether the environment names its own endpoint.
 pub(crate) fn is_own(launch: &Launch) -> bool {
     if by_further_names(launch).is_ok_and(|own| own.is_some()) {
@@ -211,6 +226,24 @@ mod tests {
             model: "m".to_owned(),
             ..HttpEndpoint::default()
         })
+    }
+
+    #[test]
+    fn an_endpoint_is_told_without_its_password_and_the_workers_not_at_all() {
+        let env = [
+            ("ANTHROPIC_API_KEY", "k"),
+            ("ANTHROPIC_BASE_URL", "http://user:hunter2@model.example:8080/x"),
+        ];
+        let own = whose(&launch(ProviderKind::Claude, &env, None)).unwrap();
+        assert_eq!(own, "the endpoint is http://model.example:8080, by the environment's values");
+        let workers = Endpoint::Anthropic(HttpEndpoint {
+            base_url: "http://10.0.0.5".to_owned(),
+            api_key: Some(Secret::new("k")),
+            ..HttpEndpoint::default()
+        });
+        let workers = whose(&launch(ProviderKind::Claude, &[], Some(workers))).unwrap();
+        assert!(!workers.contains("10.0.0.5"), "{workers}");
+        assert_eq!(whose(&launch(ProviderKind::Claude, &[], None)), None);
     }
 
     #[test]

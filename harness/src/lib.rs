@@ -24,6 +24,7 @@ pub mod tls;
 
 use protocol::{
     event::{Event, Exit},
+    failure::FailureReason,
     sidecar::Launch,
     spec::ProviderKind,
 };
@@ -43,7 +44,6 @@ enum Provider {
 
 impl Provider {
     fn of(launch: Launch) -> Result<Self, Failure> {
-        let launch = endpoint::redirected(launch);
         match launch.harness.provider {
             ProviderKind::Agent => Ok(Self::Agent(Box::new(Agent::new(launch)?))),
             ProviderKind::Command => Ok(Self::Command(Box::new(CommandLine::new(launch)?))),
@@ -59,17 +59,26 @@ impl Provider {
 /// The answer is the provider's own word, never an exit code alone.
 pub async fn run(launch: Launch, events: mpsc::Sender<Event>, cancel: CancellationToken) -> Exit {
     let feed = Feed::new(events);
+    let launch = endpoint::redirected(launch);
+    let whose = endpoint::whose(&launch);
     let ended = match Provider::of(launch) {
         Ok(Provider::Agent(agent)) => Box::pin(agent.run(feed, cancel.clone())).await,
         Ok(Provider::Cli(cli)) => Box::pin(cli.run(feed, cancel.clone())).await,
         Ok(Provider::Command(command)) => Box::pin(command.run(feed, cancel.clone())).await,
         Err(failure) => Err(failure),
     };
-    match ended {
+    let exit = match ended {
         // Whatever an interrupted provider says of itself, it was interrupted.
         Ok(exit) if cancel.is_cancelled() && !exit.success => Failure::cancelled().exit(),
         Ok(exit) => exit,
         Err(_) if cancel.is_cancelled() => Failure::cancelled().exit(),
         Err(failure) => failure.exit(),
+    };
+    match (exit.reason, whose) {
+        // Most command lines do not say whom they could not reach.
+        (Some(FailureReason::NetworkError), Some(whose)) => {
+            Exit { message: format!("{}; {whose}", exit.message), ..exit }
+        }
+        _ => exit,
     }
 }

@@ -15,7 +15,6 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     attend::{Attend, Made},
     client::Client,
-    commands::runs::followup::hinted,
     connection::Connection,
     context,
     environments::{self, Ingredients},
@@ -83,6 +82,12 @@ pub(crate) async fn run(
     around: &Surroundings,
     term: &mut Term,
 ) -> Result<(), Failure> {
+    if let (Some(harness), Some(_)) = (&args.harness, &args.ingredients.command)
+        && harness != "command"
+    {
+        let wrong = format!("--command is no command line of {harness}'s: name one of the two");
+        return Err(Failure::usage(wrong));
+    }
     let client = Client::new(&args.connection.target(around)?)?;
     let prompt = prompt(args.file.as_deref(), args.prompt.as_deref())?;
     let mut interrupts = Interrupts::new()?;
@@ -145,5 +150,18 @@ pub(crate) async fn once<B: Serialize + Sync, T: DeserializeOwned>(
             }
             done => return done,
         }
+    }
+}
+
+/// What to do about a conversation that cannot go on now.
+pub(crate) fn hinted(failure: Failure) -> Failure {
+    match failure.api_code.as_deref() {
+        Some("conversation_busy") if failure.hint.is_none() => {
+            failure.hint("wait for its last run, or cancel that one with `ozma runs cancel RUN`")
+        }
+        Some("session_worker_away") if failure.hint.is_none() => {
+            failure.hint("start that worker again, or begin a new conversation with `ozma run`")
+        }
+        _ => failure,
     }
 }

@@ -10,6 +10,7 @@ use std::{
 
 use clap::Args;
 use control_plane::Config as PlaneConfig;
+use protocol::spec::ProviderKind;
 use worker::{Config as WorkerConfig, config::Backend};
 
 use crate::{
@@ -76,6 +77,7 @@ pub(crate) async fn run(
     let default_image = plane.default_image.clone();
     let model = model::ensure(&mut worker, &data_dir, None)?;
     let (backend, capacity) = (worker.backend, worker.capacity);
+    let answers = answers(&plane, &worker);
 
     let stack = Stack::start(plane, worker).await?;
     let started = async {
@@ -110,7 +112,8 @@ pub(crate) async fn run(
         ("data", data_dir.display().to_string()),
         ("context", context_file.display().to_string()),
         ("runs in", runs_in),
-        ("model", model.to_string()),
+        ("answers", answers),
+        ("agent", model.to_string()),
     ];
     greet(&stack.url, &facts, term)?;
     let ended = tokio::select! {
@@ -122,6 +125,24 @@ pub(crate) async fn run(
     }
     stack.stop(Duration::from_secs(args.drain_secs), &mut interrupts).await;
     ended.map_or(Ok(()), Err)
+}
+
+/// Who answers a prompt that names nobody, and for whom there is a key here.
+fn answers(plane: &PlaneConfig, worker: &WorkerConfig) -> String {
+    let who = plane.default_harness.unwrap_or(ProviderKind::Agent);
+    let tables = &worker.providers;
+    let keys: Vec<&str> = [
+        ("claude", &tables.claude),
+        ("codex", &tables.codex),
+        ("opencode", &tables.opencode),
+        ("gemini", &tables.gemini),
+    ]
+    .into_iter()
+    .filter(|(_, table)| model::named(table) != model::Model::BuiltIn)
+    .map(|(name, _)| name)
+    .collect();
+    let keys = if keys.is_empty() { "none of the others" } else { &keys.join(", ") };
+    format!("{}, unless a run names another; the worker has an endpoint for {keys}", who.as_str())
 }
 
 fn greet(url: &str, facts: &[(&str, String)], term: &mut Term) -> Result<(), Failure> {

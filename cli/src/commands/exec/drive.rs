@@ -5,8 +5,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    pin::pin,
-    time::Instant,
+    time::Duration,
 };
 
 use protocol::{
@@ -21,7 +20,7 @@ use protocol::{
 };
 use service::clock::Clock;
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -36,6 +35,9 @@ use crate::{
 
 /// Events on their way; a provider waits beyond it.
 const EVENTS: usize = 64;
+
+/// From the first interrupt to the kill of whatever still runs.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// What is to be run.
 pub(super) struct Drive {
@@ -79,7 +81,8 @@ impl Drive {
         let began = Instant::now();
         let cancel = CancellationToken::new();
         let (sender, mut events) = mpsc::channel(EVENTS);
-        let mut running = pin!(harness::run(self.launch, sender, cancel.clone()));
+        let mut running = Box::pin(harness::run(self.launch, sender, cancel.clone()));
+        let mut deadline = None;
         let exit = loop {
             tokio::select! {
                 biased;
@@ -89,11 +92,17 @@ impl Drive {
                     }
                     term.note("interrupting; Ctrl-C again leaves without waiting");
                     cancel.cancel();
+                    deadline = Some(Instant::now() + GRACE);
                 }
                 Some(event) = events.recv() => told.tell(event, term)?,
                 exit = &mut running => break exit,
+                () = tokio::time::sleep_until(deadline.unwrap_or(began)), if deadline.is_some() => {
+                    break killed();
+                }
             }
         };
+        // What has not ended by now ends with it.
+        drop(running);
         while let Some(event) = events.recv().await {
             told.tell(event, term)?;
         }
@@ -119,6 +128,15 @@ impl Drive {
             );
         }
         told.end(state, provider, term)
+    }
+}
+
+/// It had its time to stop.
+fn killed() -> Exit {
+    Exit {
+        reason: Some(FailureReason::TaskCancelled),
+        message: format!("the provider did not stop within {} s and was killed", GRACE.as_secs()),
+        ..Exit::default()
     }
 }
 

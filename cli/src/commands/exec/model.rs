@@ -153,6 +153,9 @@ pub(crate) fn on_path(program: &str, path: &str) -> Option<PathBuf> {
 /// # Errors
 /// The model file is wrong or none of its programs is here; the agent's provider is unknown.
 pub(super) fn choose(wish: Wish<'_>) -> Result<Who, Failure> {
+    if wish.model.is_some_and(|model| model.trim().is_empty()) {
+        return Err(Failure::usage("the model has no name").hint(PROVIDERS));
+    }
     let named = wish.model.filter(|name| is_name(name));
     if let (Some(name), Some(folder)) = (named, wish.folder) {
         let file = folder.join(format!("{name}.toml"));

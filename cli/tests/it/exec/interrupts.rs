@@ -105,3 +105,18 @@ async fn nothing_goes_on_when_its_terminal_is_gone_unless_that_was_wanted() {
         assert_eq!(exec.ended().await.code(), Some(130), "{how}: {}", exec.log());
     }
 }
+
+#[tokio::test]
+async fn a_program_that_does_not_stop_is_killed_in_the_end() {
+    let rig = Rig::new();
+    let (mut exec, pid) = begin(&rig, &["-m", "slow", "wait"], "trap '' TERM INT").await;
+    send(&exec, Signal::INT);
+    let status = exec.ended().await;
+    assert_eq!(status.code(), Some(130), "{}", exec.log());
+    assert!(exec.log().contains("was killed"), "{}", exec.log());
+    assert_eq!(rig.summary()["exit"]["reason"], "task_cancelled");
+    eventually("the program is gone", || async {
+        (!Path::new("/proc").join(&pid).exists()).then_some(())
+    })
+    .await;
+}
