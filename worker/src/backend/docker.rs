@@ -3,6 +3,7 @@
 
 mod attach;
 mod container;
+mod contents;
 mod ended;
 mod engine;
 mod health;

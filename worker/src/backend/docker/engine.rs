@@ -10,7 +10,7 @@ use protocol::{
     spec::{RunSpec, Shape},
 };
 
-use super::{log_driver::LogDriver, pulled::Pulled, volume::Known};
+use super::{contents::Known, log_driver::LogDriver, pulled::Pulled};
 use crate::{
     backend::answer::Failure,
     config::{Config, HarnessImages, PullPolicy},

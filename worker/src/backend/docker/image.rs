@@ -1,10 +1,13 @@
-//! Having an image: there already, or pulled, by policy. A pull's progress becomes events, about one a second.
+//! Having an image: there already, or pulled, by policy; and letting one go for room. A pull's progress becomes
+//! events, about one a second.
 
 use std::{collections::HashMap, time::Duration};
 
 use bollard::{
     models::{CreateImageInfo, Mount},
-    query_parameters::CreateImageOptionsBuilder,
+    query_parameters::{
+        CreateImageOptionsBuilder, ListContainersOptionsBuilder, RemoveImageOptions,
+    },
 };
 use futures_util::StreamExt;
 use protocol::{event::Event, failure::FailureReason};
@@ -130,6 +133,45 @@ impl Docker {
             }
         }
         Ok(())
+    }
+
+    /// Removes the image that was unused for longest; its name, or `None` when there is none to remove.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub(in crate::backend) async fn remove_an_image(&self) -> anyhow::Result<Option<String>> {
+        for image in self.pulled.unused() {
+            let found = match self.client.inspect_image(&image.name).await {
+                Ok(found) => found.id,
+                Err(error) if status(&error) == Some(404) => None,
+                Err(error) => return Err(error.into()),
+            };
+            if found.as_deref() != Some(&image.id) {
+                // Somebody removed it, or it is another one by now, and theirs.
+                self.pulled.forget(&image);
+                continue;
+            }
+            if self.has_container(&image.id).await? {
+                // By one of several names the engine would let it go.
+                continue;
+            }
+            match self.client.remove_image(&image.name, None::<RemoveImageOptions>, None).await {
+                Ok(_) => {
+                    self.pulled.forget(&image);
+                    return Ok(Some(image.name));
+                }
+                // A container uses it.
+                Err(error) if matches!(status(&error), Some(404 | 409)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn has_container(&self, image_id: &str) -> anyhow::Result<bool> {
+        let filters = HashMap::from([("ancestor".to_owned(), vec![image_id.to_owned()])]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        Ok(!self.client.list_containers(Some(options)).await?.is_empty())
     }
 }
 

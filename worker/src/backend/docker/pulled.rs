@@ -7,19 +7,17 @@ use std::{
     sync::Mutex,
 };
 
-use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveImageOptions};
 use serde::{Deserialize, Serialize};
 
-use super::engine::{Docker, status};
 use crate::sync::lock;
 
 /// Images remembered; those used longest ago are forgotten beyond it, and stay.
 const MAX_IMAGES: usize = 256;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Image {
-    name: String,
-    id: String,
+pub(super) struct Image {
+    pub(super) name: String,
+    pub(super) id: String,
 }
 
 #[derive(Debug, Default)]
@@ -83,7 +81,7 @@ impl Pulled {
         self.save(&known);
     }
 
-    fn forget(&self, image: &Image) {
+    pub(super) fn forget(&self, image: &Image) {
         let mut known = lock(&self.known);
         known.images.retain(|known| known != image);
         self.save(&known);
@@ -99,7 +97,7 @@ impl Pulled {
         }
     }
 
-    fn unused(&self) -> Vec<Image> {
+    pub(super) fn unused(&self) -> Vec<Image> {
         let known = lock(&self.known);
         let unused = known.images.iter().filter(|image| !known.uses.contains_key(&image.name));
         unused.cloned().collect()
@@ -108,47 +106,6 @@ impl Pulled {
     pub(super) fn all(&self) -> Vec<(String, String)> {
         let known = lock(&self.known);
         known.images.iter().map(|image| (image.name.clone(), image.id.clone())).collect()
-    }
-}
-
-impl Docker {
-    /// Removes the image that was unused for longest; its name, or `None` when there is none to remove.
-    ///
-    /// # Errors
-    /// The engine does not answer.
-    pub(in crate::backend) async fn remove_an_image(&self) -> anyhow::Result<Option<String>> {
-        for image in self.pulled.unused() {
-            let found = match self.client.inspect_image(&image.name).await {
-                Ok(found) => found.id,
-                Err(error) if status(&error) == Some(404) => None,
-                Err(error) => return Err(error.into()),
-            };
-            if found.as_deref() != Some(&image.id) {
-                // Somebody removed it, or it is another one by now, and theirs.
-                self.pulled.forget(&image);
-                continue;
-            }
-            if self.has_container(&image.id).await? {
-                // By one of several names the engine would let it go.
-                continue;
-            }
-            match self.client.remove_image(&image.name, None::<RemoveImageOptions>, None).await {
-                Ok(_) => {
-                    self.pulled.forget(&image);
-                    return Ok(Some(image.name));
-                }
-                // A container uses it.
-                Err(error) if matches!(status(&error), Some(404 | 409)) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(None)
-    }
-
-    async fn has_container(&self, image_id: &str) -> anyhow::Result<bool> {
-        let filters = HashMap::from([("ancestor".to_owned(), vec![image_id.to_owned()])]);
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        Ok(!self.client.list_containers(Some(options)).await?.is_empty())
     }
 }
 

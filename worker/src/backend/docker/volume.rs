@@ -19,14 +19,13 @@ use bollard::{
         RemoveVolumeOptions,
     },
 };
-use protocol::{
-    failure::FailureReason,
-    sidecar::{HARNESS_MOUNT, SIDECAR_BINARY, SIDECAR_MOUNT},
-    spec::ProviderKind,
-};
+use protocol::{failure::FailureReason, spec::ProviderKind};
 use tokio::time::Instant;
 
-use super::engine::{Docker, status};
+use super::{
+    contents::{Contents, Fillers, short},
+    engine::{Docker, status},
+};
 use crate::backend::answer::Failure;
 
 /// How long another worker's copy is waited for.
@@ -35,85 +34,6 @@ const FILL_WITHIN: Duration = Duration::from_mins(2);
 /// How long the container of a copy is left to whoever made it. The engine copies within the call that creates it
 /// and tells of it only afterwards: what is older than this was left by a crash, and its copy is complete.
 const FINISH_WITHIN: Duration = Duration::from_secs(2);
-
-/// Containers that fill volumes, by image and id, with when each was first seen by whoever tidies up.
-type Fillers = HashMap<(String, String), Instant>;
-
-/// What this worker knows of such volumes.
-#[derive(Default)]
-pub(super) struct Known {
-    fillers: Fillers,
-    /// Volumes that nobody was filling any more when they were looked at.
-    complete: HashSet<String>,
-}
-
-/// What such a volume holds.
-pub(super) struct Contents {
-    /// For people.
-    what: String,
-    image: String,
-    /// Where the image has the files, and where they are mounted.
-    pub(super) mount: String,
-    /// A file that has to be among them.
-    proof: String,
-    /// On every volume that was filled here, from the moment it exists; its value is the image's name.
-    label: &'static str,
-    /// What the volumes' names begin with.
-    prefix: String,
-}
-
-impl Contents {
-    fn sidecar(image: &str) -> Self {
-        Self {
-            what: "the sidecar".to_owned(),
-            image: image.to_owned(),
-            mount: SIDECAR_MOUNT.to_owned(),
-            proof: SIDECAR_BINARY.to_owned(),
-            label: "ozma.sidecar",
-            prefix: "ozma-sidecar-".to_owned(),
-        }
-    }
-
-    fn harness(provider: ProviderKind, image: &str) -> Self {
-        let name = provider.as_str();
-        Self {
-            what: format!("the command line of {name}"),
-            image: image.to_owned(),
-            mount: format!("{HARNESS_MOUNT}/{name}"),
-            proof: format!("{HARNESS_MOUNT}/{name}/bin/{name}"),
-            label: "ozma.harness-image",
-            prefix: format!("ozma-harness-{name}-"),
-        }
-    }
-
-    fn volume(&self, image_id: &str) -> String {
-        format!("{}{}", self.prefix, short(image_id))
-    }
-
-    fn labels(&self) -> HashMap<String, String> {
-        HashMap::from([(self.label.to_owned(), self.image.clone())])
-    }
-
-    fn filter(&self) -> Vec<String> {
-        vec![format!("{}={}", self.label, self.image)]
-    }
-
-    /// A mount into a run.
-    pub(super) fn mounted(&self, volume: String) -> Mount {
-        Mount {
-            typ: Some(MountType::VOLUME),
-            source: Some(volume),
-            target: Some(self.mount.clone()),
-            read_only: Some(true),
-            // Nothing of the task image may get into the shared volume.
-            volume_options: Some(MountVolumeOptions {
-                no_copy: Some(true),
-                ..MountVolumeOptions::default()
-            }),
-            ..Mount::default()
-        }
-    }
-}
 
 enum Standing {
     Filled,
@@ -381,10 +301,4 @@ impl Docker {
     ) -> Failure {
         self.failure(FailureReason::SidecarPrep, &format!("{doing} of {}", contents.what), error)
     }
-}
-
-/// An image's id as far as names need it.
-fn short(image_id: &str) -> &str {
-    let id = image_id.trim_start_matches("sha256:");
-    id.get(..12).unwrap_or(id)
 }
