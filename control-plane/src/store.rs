@@ -63,8 +63,8 @@ pub use self::{
     writer::Pending,
 };
 pub(crate) use self::{
-    group::{Ingest, Record},
-    reports::{Judged, Retry},
+    ingest::Ingest,
+    reports::{Judged, Record, Retry},
     writer::Writer,
 };
 

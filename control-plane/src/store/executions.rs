@@ -6,10 +6,8 @@ use protocol::{
 };
 
 use super::{
-    Store, StoreError, Tx, clean,
-    group::Held,
-    on_pool, on_tx, parse, signed,
-    transitions::Change,
+    Store, StoreError, Tx, clean, on_pool, on_tx, parse, signed,
+    transitions::{Change, Head, NewEvent},
     unsigned,
     values::{MAX_ROWS, Values, send_values},
 };
@@ -173,6 +171,23 @@ pub(super) struct Closing {
     pub(super) at: i64,
     /// The run is declined again and again: this one is kept, and what others declined before it is not.
     pub(super) forget_declined: bool,
+}
+
+/// An execution the group concerns, as it will be written.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) row: ExecutionRow,
+    pub(super) changed: bool,
+    /// When the worker was first heard of it, should it not have been before.
+    pub(super) claimed_at: Option<i64>,
+    pub(super) closing: Option<Closing>,
+}
+
+/// An execution, its run, and where their events go.
+pub(super) struct Concerned<'g, 'a> {
+    pub(super) head: &'g mut Head,
+    pub(super) held: &'g mut Held,
+    pub(super) events: &'g mut Vec<NewEvent<'a>>,
 }
 
 impl Tx {

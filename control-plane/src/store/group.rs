@@ -2,75 +2,53 @@
 //! after item, and what came of it is written with a few statements over many rows. An item a rule refuses
 //! changes nothing and gets its own answer; a failing statement fails the group, which the writer then halves.
 
-use std::collections::{BTreeSet, HashMap};
-
-use protocol::{
-    event::{EventLine, EventSource},
-    ids::{ExecutionId, RunId},
-    link::EventCount,
+use std::{
+    any::Any,
+    collections::{BTreeSet, HashMap},
 };
+
+use futures_util::future::BoxFuture;
+use protocol::ids::{ExecutionId, RunId};
 
 use super::{
-    ExecutionRow, Report, StoreError, Tx,
-    executions::Closing,
-    reports::Retry,
-    submissions::Arrivals,
+    InsertRun, Inserted, Recorded, StoreError, Tx,
+    executions::{Concerned, Held},
+    ingest::{Ingest, Ingested},
+    leases::Renew,
+    reports::{Judged, Record},
+    submissions::{Arrivals, Memory},
     transitions::{Head, NewEvent},
-    writer::{Answer, Ask},
 };
 
-pub(super) use super::submissions::Memory;
-
-/// A report to be recorded.
-#[derive(Debug, Clone)]
-pub(crate) struct Record {
-    pub(crate) id: ExecutionId,
-    /// The worker process that reports; `None` is the plane itself.
-    pub(crate) instance: Option<String>,
-    pub(crate) report: Report,
-    /// What its worker said before it.
-    pub(crate) after: Option<EventCount>,
-    /// When a run that is queued again may be claimed.
-    pub(crate) retry: Retry,
-    pub(crate) now: i64,
+/// What somebody wants stored.
+pub(super) enum Ask {
+    Record(Record),
+    Ingest(Ingest),
+    Insert(Box<InsertRun>),
+    Renew(Renew),
+    Work(Work),
 }
 
-/// A batch of events to be stored.
-#[derive(Debug, Clone)]
-pub(crate) struct Ingest {
-    pub(crate) id: ExecutionId,
-    /// The worker process that sends them.
-    pub(crate) instance: String,
-    pub(crate) source: EventSource,
-    pub(crate) events: Vec<EventLine>,
-    pub(crate) lease_until: i64,
-    pub(crate) now: i64,
+/// Work in the group's transaction, after the group's own statements. It may be tried more than once.
+pub(super) type Work = Box<
+    dyn for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<Box<dyn Any + Send>, StoreError>>
+        + Send
+        + Sync,
+>;
+
+/// What became of it.
+pub(super) enum Answer {
+    Recorded(Judged),
+    Ingested(Ingested),
+    Inserted(Inserted),
+    Renewed(Vec<ExecutionId>),
+    Work(Box<dyn Any + Send>),
 }
 
-/// Leases to be renewed.
-#[derive(Debug, Clone)]
-pub(crate) struct Renew {
-    /// The worker process that asks.
-    pub(crate) instance: String,
-    pub(crate) ids: Vec<ExecutionId>,
-    pub(crate) until: i64,
-}
-
-/// An execution the group concerns, as it will be written.
-#[derive(Debug)]
-pub(super) struct Held {
-    pub(super) row: ExecutionRow,
-    pub(super) changed: bool,
-    /// When the worker was first heard of it, should it not have been before.
-    pub(super) claimed_at: Option<i64>,
-    pub(super) closing: Option<Closing>,
-}
-
-/// An execution, its run, and where their events go.
-pub(super) struct Concerned<'g, 'a> {
-    pub(super) head: &'g mut Head,
-    pub(super) held: &'g mut Held,
-    pub(super) events: &'g mut Vec<NewEvent<'a>>,
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Answer")
+    }
 }
 
 #[derive(Default)]
@@ -89,13 +67,28 @@ impl<'a> Group<'a> {
         asks: &'a [Ask],
     ) -> Result<(Vec<Result<Answer, StoreError>>, bool), StoreError> {
         self.load(tx, asks).await?;
-        let mut arrivals = Arrivals::read(tx, memory, asks).await?;
+        let runs: Vec<&InsertRun> = asks
+            .iter()
+            .filter_map(|ask| if let Ask::Insert(new) = ask { Some(&**new) } else { None })
+            .collect();
+        let mut arrivals = Arrivals::read(tx, memory, &runs).await?;
+        let mut renewals = Vec::new();
         let mut judged: Vec<Option<Result<Answer, StoreError>>> = Vec::with_capacity(asks.len());
         for ask in asks {
             judged.push(match ask {
-                Ask::Record(record) => Some(own(self.record(record).map(Answer::Recorded))?),
+                Ask::Record(record) => {
+                    let judged = match self.concerned(&record.id) {
+                        Some(concerned) => concerned.record(record),
+                        None => Ok(Recorded::Superseded.into()),
+                    };
+                    Some(own(judged.map(Answer::Recorded))?)
+                }
                 Ask::Ingest(ingest) => {
-                    Some(own(self.ingest(tx, ingest).await.map(Answer::Ingested))?)
+                    let ingested = match self.concerned(&ingest.id) {
+                        Some(concerned) => concerned.ingest(tx, ingest).await,
+                        None => Ok(Ingested::Superseded),
+                    };
+                    Some(own(ingested.map(Answer::Ingested))?)
                 }
                 Ask::Insert(new) => {
                     let inserted = arrivals.insert(new, &mut self.events);
@@ -103,6 +96,7 @@ impl<'a> Group<'a> {
                 }
                 Ask::Renew(renew) => {
                     self.foresee(renew);
+                    renewals.push(renew);
                     None
                 }
                 Ask::Work(_) => None,
@@ -111,7 +105,7 @@ impl<'a> Group<'a> {
         let mut changed = arrivals.write(tx).await?;
         changed |= self.write(tx).await?;
         memory.freed(self.over());
-        let mut renewed = tx.renew_leases(asks).await?;
+        let mut renewed = tx.renew_leases(&renewals).await?;
         let mut settled = Vec::with_capacity(asks.len());
         for (outcome, ask) in judged.into_iter().zip(asks) {
             settled.push(match (outcome, ask) {
@@ -140,7 +134,7 @@ impl<'a> Group<'a> {
     }
 
     /// What the group holds of this execution; `None` if there is none.
-    pub(super) fn concerned(&mut self, id: &ExecutionId) -> Option<Concerned<'_, 'a>> {
+    fn concerned(&mut self, id: &ExecutionId) -> Option<Concerned<'_, 'a>> {
         let held = self.executions.get_mut(id)?;
         let of = self.heads.get_mut(&held.row.run_id)?;
         Some(Concerned { head: of, held, events: &mut self.events })

@@ -11,10 +11,7 @@ use protocol::{
 };
 
 use super::{
-    ExecutionRow, Store, StoreError, Tx, clean,
-    group::{Concerned, Group, Ingest},
-    millis,
-    transitions::Change,
+    ExecutionRow, Store, StoreError, Tx, clean, executions::Concerned, millis, transitions::Change,
 };
 
 /// Data of one execution's events, in bytes of JSON. At the bound what comes after is thrown away, with one
@@ -29,6 +26,18 @@ pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_mins(15);
 
 /// The end of the year 9999: what a date can still be written of.
 const MAX_TIME_MS: i64 = 253_402_300_799_999;
+
+/// A batch of events to be stored.
+#[derive(Debug, Clone)]
+pub(crate) struct Ingest {
+    pub(crate) id: ExecutionId,
+    /// The worker process that sends them.
+    pub(crate) instance: String,
+    pub(crate) source: EventSource,
+    pub(crate) events: Vec<EventLine>,
+    pub(crate) lease_until: i64,
+    pub(crate) now: i64,
+}
 
 /// What became of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,19 +92,16 @@ impl<'a> Told<'a> {
     }
 }
 
-impl<'a> Group<'a> {
+impl<'a> Concerned<'_, 'a> {
     pub(super) async fn ingest(
-        &mut self,
+        mut self,
         tx: &mut Tx,
         ingest: &'a Ingest,
     ) -> Result<Ingested, StoreError> {
-        let Some(mut concerned) = self.concerned(&ingest.id) else {
-            return Ok(Ingested::Superseded);
-        };
-        let row = &concerned.held.row;
+        let row = &self.held.row;
         if row.ending.is_some()
             || row.instance_id != ingest.instance
-            || concerned.head.execution_id.as_ref() != Some(&ingest.id)
+            || self.head.execution_id.as_ref() != Some(&ingest.id)
         {
             return Ok(Ingested::Superseded);
         }
@@ -106,17 +112,15 @@ impl<'a> Group<'a> {
         let fresh: Vec<&EventLine> = ingest.events.iter().filter(|line| line.seq > mark).collect();
         let repeated = (ingest.events.len() - fresh.len()) as u64;
         let gap = fresh.iter().zip(mark + 1..).any(|(line, expected)| line.seq != expected);
-        let run_id = concerned.head.id.clone();
+        let run_id = self.head.id.clone();
         if gap || fresh.is_empty() {
             return Ok(Ingested::Stored { run_id, seq: mark, stored: 0, repeated, gap });
         }
         let stored = fresh.len() as u64;
-        concerned.take_in(tx, ingest, &fresh).await?;
+        self.take_in(tx, ingest, &fresh).await?;
         Ok(Ingested::Stored { run_id, seq: mark + stored, stored, repeated, gap })
     }
-}
 
-impl<'a> Concerned<'_, 'a> {
     async fn take_in(
         &mut self,
         tx: &mut Tx,

@@ -8,14 +8,21 @@ use protocol::ids::ExecutionId;
 use super::{
     ExecutionRow, Store, StoreError, Tx,
     executions::{Row, execution_columns},
-    group::Renew,
     on_pool, on_tx,
     values::{MAX_ROWS, Values},
-    writer::Ask,
 };
 
 /// The most one pass over expired or cancelled executions takes; the next pass takes more.
 const MAX_BATCH: i64 = 256;
+
+/// Leases to be renewed.
+#[derive(Debug, Clone)]
+pub(crate) struct Renew {
+    /// The worker process that asks.
+    pub(crate) instance: String,
+    pub(crate) ids: Vec<ExecutionId>,
+    pub(crate) until: i64,
+}
 
 impl Store {
     /// Executions whose lease ran out before `now`.
@@ -143,7 +150,7 @@ impl Tx {
     /// Renews what is asked for in a group, all at once; an answer for each renewal, in their order.
     pub(super) async fn renew_leases(
         &mut self,
-        asks: &[Ask],
+        renewals: &[&Renew],
     ) -> Result<VecDeque<Vec<ExecutionId>>, StoreError> {
         static WRITE: Values = Values::new(
             "with v(id, instance_id, until) as (values ",
@@ -153,12 +160,9 @@ impl Tx {
                  and executions.ended_at is null and executions.claimed_at is not null
              returning executions.id, executions.instance_id",
         );
-        let renewals = || {
-            asks.iter()
-                .filter_map(|ask| if let Ask::Renew(renew) = ask { Some(renew) } else { None })
-        };
         // In the order of their ids, so that planes do not wait for each other, and each once.
-        let wanted: BTreeMap<_, i64> = renewals()
+        let wanted: BTreeMap<_, i64> = renewals
+            .iter()
             .flat_map(|renew| {
                 renew.ids.iter().map(|id| ((id.as_str(), renew.instance.as_str()), renew.until))
             })
@@ -179,11 +183,11 @@ impl Tx {
                 query.fetch_all(db).await
             })?);
         }
-        let kept = |renew: &Renew| {
+        let kept = |renew: &&Renew| {
             let is =
                 |id: &&ExecutionId| renewed.contains(&(id.to_string(), renew.instance.clone()));
             renew.ids.iter().filter(is).cloned().collect()
         };
-        Ok(renewals().map(kept).collect())
+        Ok(renewals.iter().map(kept).collect())
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use protocol::{
     event::Phase,
     failure::FailureReason,
-    ids::RunId,
+    ids::{ExecutionId, RunId},
     link::EventCount,
     run::{Fact, RunState},
 };
@@ -16,8 +16,7 @@ use service::backoff::jitter;
 use super::{
     Ending, ExecutionRow, StoreError,
     claims::TOLD_HANDOVERS,
-    executions::Closing,
-    group::{Concerned, Group, Record},
+    executions::{Closing, Concerned},
     millis,
     transitions::{Change, Head},
 };
@@ -56,6 +55,20 @@ pub enum Report {
     Expired,
     /// Its worker lives, and does not end it.
     Overdue,
+}
+
+/// A report to be recorded.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    pub(crate) id: ExecutionId,
+    /// The worker process that reports; `None` is the plane itself.
+    pub(crate) instance: Option<String>,
+    pub(crate) report: Report,
+    /// What its worker said before it.
+    pub(crate) after: Option<EventCount>,
+    /// When a run that is queued again may be claimed.
+    pub(crate) retry: Retry,
+    pub(crate) now: i64,
 }
 
 /// What became of a report.
@@ -118,12 +131,10 @@ impl From<Recorded> for Judged {
     }
 }
 
-impl Group<'_> {
-    pub(super) fn record(&mut self, record: &Record) -> Result<Judged, StoreError> {
+impl Concerned<'_, '_> {
+    pub(super) fn record(self, record: &Record) -> Result<Judged, StoreError> {
         let Record { id, instance, report, after, retry, now } = record;
-        let Some(Concerned { head, held, events }) = self.concerned(id) else {
-            return Ok(Recorded::Superseded.into());
-        };
+        let Self { head, held, events } = self;
         // Of a worker's processes only the one that holds it has a say: another may be a copy of its machine.
         if instance.as_ref().is_some_and(|instance| *instance != held.row.instance_id) {
             return Ok(Recorded::Superseded.into());

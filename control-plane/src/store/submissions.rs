@@ -22,7 +22,6 @@ use super::{
     json, on_tx,
     transitions::{Head, NewEvent},
     values::{Values, send_values},
-    writer::Ask,
 };
 use crate::placement::Placement;
 
@@ -194,7 +193,7 @@ impl<'a, 'm> Arrivals<'a, 'm> {
     pub(super) async fn read(
         tx: &mut Tx,
         memory: &'m mut Memory,
-        asks: &'a [Ask],
+        runs: &[&'a InsertRun],
     ) -> Result<Self, StoreError> {
         // Counted no further than to where there is no room.
         const WAITING: &str = "with own as (select max_queued from tenant_limits where owner = $1)
@@ -209,8 +208,7 @@ impl<'a, 'm> Arrivals<'a, 'm> {
             open: HashMap::new(),
             new: vec![],
         };
-        for ask in asks {
-            let Ask::Insert(new) = ask else { continue };
+        for new in runs {
             if let Some(key) = &new.idempotency
                 && let Some(earlier) = tx.earlier(&new.owner, key).await?
             {

@@ -25,9 +25,11 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::{
     Db, InsertRun, Inserted, Store, StoreError, Tx,
-    group::{Group, Ingest, Memory, Record, Renew},
-    ingest::Ingested,
-    reports::Judged,
+    group::{Answer, Ask, Group, Work},
+    ingest::{Ingest, Ingested},
+    leases::Renew,
+    reports::{Judged, Record},
+    submissions::Memory,
 };
 
 /// Items that wait for the writer; whoever comes later waits for room.
@@ -49,31 +51,6 @@ const CHECKPOINT_EVERY: u32 = 64;
 /// How long the checkpointing task waits before it looks whether the writer is still there.
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(30);
 
-/// What somebody wants stored.
-pub(super) enum Ask {
-    Record(Record),
-    Ingest(Ingest),
-    Insert(Box<InsertRun>),
-    Renew(Renew),
-    Work(Work),
-}
-
-/// Work in the group's transaction, after the group's own statements. It may be tried more than once.
-pub(super) type Work = Box<
-    dyn for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<Box<dyn Any + Send>, StoreError>>
-        + Send
-        + Sync,
->;
-
-/// What became of it.
-pub(super) enum Answer {
-    Recorded(Judged),
-    Ingested(Ingested),
-    Inserted(Inserted),
-    Renewed(Vec<protocol::ids::ExecutionId>),
-    Work(Box<dyn Any + Send>),
-}
-
 struct Item {
     ask: Ask,
     answer: oneshot::Sender<Result<Answer, StoreError>>,
@@ -87,12 +64,6 @@ struct Item {
 pub struct Pending<T> {
     answer: oneshot::Receiver<Result<Answer, StoreError>>,
     pick: fn(Answer) -> Option<T>,
-}
-
-impl std::fmt::Debug for Answer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Answer")
-    }
 }
 
 impl<T> Future for Pending<T> {
