@@ -69,6 +69,14 @@ impl Config {
         Ok(())
     }
 
+    /// Reads every file that the settings name, as a start would.
+    ///
+    /// # Errors
+    /// One cannot be read, or does not hold what it should.
+    pub fn check_files(&self) -> anyhow::Result<()> {
+        self.providers.each().iter().try_for_each(|(kind, table)| table.endpoint(*kind).map(drop))
+    }
+
     pub(crate) fn id(&self) -> anyhow::Result<WorkerId> {
         let id: WorkerId = self.worker_id.parse().context("worker_id")?;
         if id.as_str().to_ascii_lowercase().starts_with("warp") {

@@ -212,7 +212,7 @@ fn worker_config(
     if let Some(capacity) = args.capacity {
         config.capacity = capacity;
     }
-    config.validate().map_err(|error| {
+    config.validate().and_then(|()| config.check_files()).map_err(|error| {
         wrong(error).hint("a shorter --data-dir, or the setting named, mends it")
     })?;
     Ok(config)

@@ -173,7 +173,7 @@ fn config(args: WorkerArgs, around: &Surroundings) -> Result<Config, Failure> {
         config.sidecar_image = image;
     }
     config.sidecar_binary = args.sidecar_binary.or(config.sidecar_binary);
-    config.validate().map_err(wrong)?;
+    config.validate().and_then(|()| config.check_files()).map_err(wrong)?;
     if config.token.is_none() && config.token_file.is_none() {
         return Err(Failure::usage("the worker has no token for its plane").hint(
             "an admin makes one with `ozma token create NAME --kind worker`; give it with --token-file or OZ_WORKER_TOKEN",

@@ -203,6 +203,25 @@ fn doctor_gives_json_and_fails_when_a_check_does() {
 }
 
 #[test]
+fn a_workers_file_is_checked_with_the_files_it_names() {
+    let home = Home::new();
+    let file = home.0.path().join("worker.toml");
+    let path = file.to_str().unwrap();
+    for (text, wrong) in [
+        ("[providers.claude]\napi_key_file = \"/no/such/key\"", "providers.claude.api_key_file"),
+        ("[providers.agent]\nscript_file = \"/no/such.json\"", "providers.agent.script_file"),
+        ("[providers.codex]\napi_key = \" \"", "providers.codex: api_key: is empty"),
+        ("[providers.codex]\napi_key = \"hunter2\" x", "line 2"),
+        ("[providers.codex]\napi_key = \"hunter2\"\napi_key_file = \"/x\"", "only one of them"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let done = home.ozma(&["worker", "--config", path, "--check-config"]);
+        assert_eq!(done.code, 2, "{text}: {done:?}");
+        assert!(done.err.contains(wrong) && !done.err.contains("hunter2"), "{text}: {done:?}");
+    }
+}
+
+#[test]
 fn up_says_what_is_missing() {
     let home = Home::new();
     let nowhere = format!("unix://{}/no.sock", home.0.path().display());

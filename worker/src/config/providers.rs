@@ -133,6 +133,12 @@ impl Provider {
             self.script_file.is_none() || kind == ProviderKind::Agent,
             "script_file: only the built-in agent has scripted models"
         );
+        ensure!(
+            self.api_key.is_none() || self.api_key_file.is_none(),
+            "api_key and api_key_file: only one of them"
+        );
+        let empty = |key: &SecretString| key.expose_secret().trim().is_empty();
+        ensure!(!self.api_key.as_ref().is_some_and(empty), "api_key: is empty");
         let spoken = Dialect::of(kind);
         if let Some(dialect) = self.dialect.filter(|dialect| !spoken.contains(dialect)) {
             bail!("dialect: {} speaks {spoken:?}, not {dialect:?}", kind.as_str());

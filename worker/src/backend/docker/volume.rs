@@ -62,7 +62,14 @@ impl Docker {
     async fn harness(&self, provider: ProviderKind) -> Result<Option<(Contents, String)>, Failure> {
         let Some(image) = self.harness_images.of(provider) else { return Ok(None) };
         let id = if image.is_named {
-            Some(self.image(&image.name, FailureReason::SidecarPrep, None).await?)
+            let id = self.image(&image.name, FailureReason::SidecarPrep, None).await;
+            // Whoever reads this never named that image: the worker's operator did.
+            Some(id.map_err(|failure| {
+                let of = provider.as_str();
+                let text =
+                    format!("harness image of {of}, named by the worker: {}", failure.message);
+                Failure::new(failure.reason, text)
+            })?)
         } else {
             self.image_id(&image.name, FailureReason::SidecarPrep).await?
         };
