@@ -128,7 +128,7 @@ async fn a_slow_answer_and_a_long_tool_are_cancelled() {
 #[tokio::test]
 async fn a_command_is_interrupted_first_and_killed_after() {
     for (trap, last_word) in [("echo bye >bye; exit", true), ("", false)] {
-        let line = format!("trap '{trap}' TERM; echo $$ >pid; while :; do sleep 0.05; done");
+        let line = format!("trap '{trap}' TERM; sleep 600 & echo $$ >pid; wait");
         let turns = serde_json::json!([{"tools": [{"name": "shell", "input": {"command": line}}]}]);
         let run = Run::scripted(&turns.to_string());
         let (pid, cancel) = (run.folder.path().join("pid"), run.cancel.clone());

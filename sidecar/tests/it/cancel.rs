@@ -20,7 +20,7 @@ async fn a_provider_is_interrupted_its_way_and_what_it_made_is_kept() {
     let repo = Repository::with_files(&[("a.txt", "a\n")]);
     let mut worker = Worker::start();
     let (mut connection, _) = worker.accept().await;
-    let script = "trap 'echo interrupted; echo b >> a.txt; exit 0' TERM; echo ready; while :; do sleep 0.05; done";
+    let script = "trap 'echo interrupted; echo b >> a.txt; exit 0' TERM; sleep 600 >/dev/null 2>&1 & echo ready; wait";
     connection.assign(with_repo(command(script), repo.path())).await;
     connection.until(printed("ready")).await;
     connection.cancel(Duration::from_secs(20)).await;

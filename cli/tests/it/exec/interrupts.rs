@@ -9,10 +9,13 @@ use super::{KEY, Rig};
 
 const VARS: [(&str, &str); 1] = [("ANTHROPIC_API_KEY", KEY)];
 
+/// Waits for ever, in the shell itself: one that is just starting a program may lose a signal.
+const HELD: &str = "mkfifo held\necho $$ >pid\nread line <>held";
+
 /// Starts `ozma exec` with a provider that runs `script`; gives the provider's process once it runs.
 async fn begin(rig: &Rig, args: &[&str], script: &str) -> (Process, String) {
     for name in ["slow", "claude"] {
-        rig.program(name, &format!("{script}\necho $$ >pid\nwhile :; do sleep 0.05; done"));
+        rig.program(name, &format!("{script}\n{HELD}"));
     }
     rig.write(".config/ozma/models/slow.toml", "command = \"slow\"\n");
     let exec = Process::start("exec", rig.command(args, &VARS));
@@ -93,7 +96,7 @@ fn with_hangup(command: &Command, how: &str) -> Command {
 async fn nothing_goes_on_when_its_terminal_is_gone_unless_that_was_wanted() {
     for (how, last) in [("default", Signal::HUP), ("ignore", Signal::INT)] {
         let rig = Rig::new();
-        rig.program("slow", "echo $$ >pid\nwhile :; do sleep 0.05; done");
+        rig.program("slow", HELD);
         rig.write(".config/ozma/models/slow.toml", "command = \"slow\"\n");
         let command = with_hangup(&rig.command(&["-m", "slow", "wait"], &VARS), how);
         let mut exec = Process::start("exec", command);
