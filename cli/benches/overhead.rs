@@ -3,7 +3,8 @@
 //!
 //! Each run's image has a program of the provider's name which runs the real one twice with the same arguments,
 //! input and values, and tells how long each took: once by hand, with its output thrown away, once for the adapter.
-//! Every other run does it in the other order. A container that only ends is started in turns with them. Then
+//! Every other run does it in the other order, and each two neighbours count as one, their mean: a command line
+//! takes longer the first time in a container. A container that only ends is started in turns with them. Then
 //!
 //! * *around* is the container's life less both, and less the life of the bare container;
 //! * *within* is how much longer the one under the adapter took than the one by hand;
@@ -37,7 +38,7 @@ use crate::{client::Tenant, stack::Stack};
 
 const PROVIDERS: [&str; 4] = ["claude", "codex", "opencode", "gemini"];
 
-/// Runs of each provider that count; one more goes before them.
+/// Runs of each provider that count, an even number; one more goes before them.
 const COUNT: usize = 20;
 
 const PATIENCE: Duration = Duration::from_mins(3);
@@ -47,14 +48,14 @@ const TWICE: &str = r#"#!/bin/sh
 real=/harness/PROVIDER/bin/PROVIDER
 input=$(mktemp) && cat >"$input"
 now() { date +%s%N; }
-by_hand() { begun=$(now); $real "$@" <"$input" >/dev/null 2>&1; hand=$(($(now) - begun)); }
+by_hand() { begun=$(now); $real "$@" <"$input" >/dev/null 2>&1; ended=$?; hand=$(($(now) - begun)); }
 [ "$BY_HAND" = last ] || by_hand "$@"
 begun=$(now)
 $real "$@" <"$input"
 code=$?
 under=$(($(now) - begun))
 [ "$BY_HAND" = first ] || by_hand "$@"
-echo "took hand=$hand under=$under" >&2
+echo "took ended=$ended hand=$hand under=$under" >&2
 exit $code
 "#;
 
@@ -81,6 +82,7 @@ fn main() {
     if wanted.is_empty() {
         wanted = PROVIDERS.map(str::to_owned).to_vec();
     }
+    assert!(count >= 2 && count % 2 == 0, "--count: an even number");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let rows = runtime.block_on(measure(&wanted, count));
     if json {
@@ -138,7 +140,11 @@ async fn measure(providers: &[String], count: usize) -> Vec<Value> {
         let memory = memory(&tenant, &sleeps).await;
         image::remove(&name);
         let bare = median(bare);
-        let of = |pick: &dyn Fn(&Took) -> f64| median(runs.iter().map(pick).collect());
+        let pair =
+            |two: &[Took], pick: &dyn Fn(&Took) -> f64| f64::midpoint(pick(&two[0]), pick(&two[1]));
+        let of = |pick: &dyn Fn(&Took) -> f64| {
+            median(runs.chunks_exact(2).map(|two| pair(two, pick)).collect())
+        };
         rows.push(json!({
             "provider": provider,
             "runs": runs.len(),
@@ -206,6 +212,7 @@ async fn once(tenant: &Tenant, environment: &str) -> Took {
         let found = said.split_whitespace().find_map(|word| word.strip_prefix(name));
         found.and_then(|nanos| nanos.parse::<f64>().ok()).expect("nanoseconds") / 1e6
     };
+    assert!(said.contains("ended=0 "), "by hand it failed: {said}");
     Took { life: life(&container).await, hand: part("hand="), under: part("under=") }
 }
 
